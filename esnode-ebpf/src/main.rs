@@ -1,0 +1,33 @@
+//! The BPF programs: they count what crosses sockets, and settle what a task used when it is
+//! renamed or ends. They decide, look up and add; nothing is streamed to user space.
+//!
+//! - `network`: the two socket tracepoints, the only programs on a hot path.
+//! - `lifetime`: fork, rename, exit and free of tasks.
+//! - `tasks`: the iterator that reads all tasks at the time of a scrape.
+
+#![no_std]
+#![no_main]
+// `core` has no atomic types for BPF, only the intrinsic that they are made of.
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "see above")]
+#![allow(
+    unsafe_code,
+    reason = "each read of kernel memory and each map value is a raw pointer; the verifier checks what `unsafe` promises"
+)]
+
+mod kernel;
+mod lifetime;
+mod network;
+mod tables;
+mod tasks;
+
+/// The kernel lets only programs with a GPL-compatible licence call the helpers used here.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
