@@ -1,0 +1,116 @@
+//! The system calls that no library offers safely. The only unsafe code of the agent.
+#![expect(
+    unsafe_code,
+    reason = "raw bpf(2), malloc_trim(3), and a promise to epoll(7)"
+)]
+
+use aya::{Pod, maps::MapData};
+use aya_log::EbpfLogger;
+use std::{
+    io,
+    mem::{MaybeUninit, size_of},
+    os::fd::{AsFd, AsRawFd},
+};
+use tokio::io::unix::AsyncFd;
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// How many entries one call asks for.
+const BATCH: usize = 512;
+
+/// The part of `union bpf_attr` that batch commands use.
+#[repr(C)]
+struct BatchAttribute {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Reads all entries of a hash map, a few hundred per system call (Linux 5.6).
+///
+/// Entries that are added or removed meanwhile may or may not be among them.
+///
+/// # Errors
+/// What `bpf(BPF_MAP_LOOKUP_BATCH)` answers.
+pub fn read_map<K: Pod, V: Pod>(map: &MapData) -> io::Result<Vec<(K, V)>> {
+    let mut entries = Vec::new();
+    let mut keys = Vec::<MaybeUninit<K>>::new();
+    let mut values = Vec::<MaybeUninit<V>>::new();
+    let mut room = BATCH;
+    // Position in the kernel's table: a bucket number.
+    let (mut before, mut after) = (0_u64, 0_u64);
+    let mut first = true;
+    loop {
+        keys.resize_with(room, MaybeUninit::uninit);
+        values.resize_with(room, MaybeUninit::uninit);
+        let mut attribute = BatchAttribute {
+            in_batch: if first { 0 } else { (&raw mut before) as u64 },
+            out_batch: (&raw mut after) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(room).unwrap_or(u32::MAX),
+            map_fd: map.fd().as_fd().as_raw_fd().unsigned_abs(),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the attribute lives through the call; its arrays have room for `count` keys
+        // and values of the sizes that the map was created with.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_BATCH,
+                &raw mut attribute,
+                size_of::<BatchAttribute>(),
+            )
+        };
+        let error = (answer != 0).then(io::Error::last_os_error);
+        let end = match error.as_ref().map(io::Error::raw_os_error) {
+            None => false,
+            Some(Some(libc::ENOENT)) => true,
+            // One bucket holds more than there is room for.
+            Some(Some(libc::ENOSPC)) => {
+                room *= 2;
+                continue;
+            }
+            _ => return Err(error.unwrap_or_else(io::Error::last_os_error)),
+        };
+        for (key, value) in keys.iter().zip(&values).take(attribute.count as usize) {
+            // SAFETY: the kernel wrote the first `count` keys, and any bytes are a `Pod`.
+            let key = unsafe { key.assume_init() };
+            // SAFETY: as for the keys.
+            let value = unsafe { value.assume_init() };
+            entries.push((key, value));
+        }
+        if end {
+            return Ok(entries);
+        }
+        (before, first) = (after, false);
+    }
+}
+
+/// Messages from the BPF programs, on their way to the agent's log.
+pub type BpfLog = EbpfLogger<&'static dyn log::Log>;
+
+/// Registers the log of the BPF programs with the event loop.
+///
+/// # Errors
+/// If the kernel refuses to watch it.
+pub fn watch(log: BpfLog) -> io::Result<AsyncFd<BpfLog>> {
+    // SAFETY: the log owns its descriptor, the map's, and answers with the same one until it is
+    // dropped together with the registration.
+    unsafe { AsyncFd::register(log) }.map_err(|error| error.into_parts().1)
+}
+
+/// Gives freed memory back to the kernel: starting up needs tens of MiB, running does not.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no requirements.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

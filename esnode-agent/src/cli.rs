@@ -1,0 +1,314 @@
+//! The command line. Every flag is an environment variable as well.
+
+use crate::{bpf::Capacities, collectors::CollectorName, version};
+use clap::{Args, Parser, ValueEnum};
+use regex::{Regex, RegexSet};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Which process used what on this node: CPU, memory, disk and network bytes, on one page for
+/// Prometheus.
+///
+/// Reads the kernel by BPF where it may (as root, or with CAP_BPF, CAP_PERFMON and
+/// CAP_SYS_PTRACE) and /proc where it may not. `esnode_attribution_source` on the page tells
+/// what is read from where.
+#[derive(Debug, Parser)]
+#[command(name = "esnode-core", version = version::line(), max_term_width = 100)]
+pub struct Cli {
+    /// What to serve.
+    #[command(flatten)]
+    pub serving: Serving,
+    /// Where to read.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// What to show.
+    #[command(flatten)]
+    pub page: PageOptions,
+    /// What to log.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+/// Flags on serving.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Serving")]
+pub struct Serving {
+    /// Address and port to serve on; repeat the flag, or separate by commas, for more. Port 0
+    /// takes a free one, named in the log
+    #[arg(
+        long,
+        env = "ESNODE_LISTEN_ADDRESS",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:9100",
+        value_delimiter = ',',
+        value_parser = listen_address
+    )]
+    pub listen_address: Vec<SocketAddr>,
+}
+
+/// Flags on sources.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Sources")]
+pub struct Sources {
+    /// Where proc is mounted; in a container, perhaps the host's
+    #[arg(
+        long,
+        env = "ESNODE_PROCFS",
+        value_name = "DIRECTORY",
+        default_value = "/proc"
+    )]
+    pub procfs: PathBuf,
+
+    /// Where sysfs is mounted
+    #[arg(
+        long,
+        env = "ESNODE_SYSFS",
+        value_name = "DIRECTORY",
+        default_value = "/sys"
+    )]
+    pub sysfs: PathBuf,
+
+    /// Load no BPF programs: processes come from /proc, nothing is known of network bytes, nor of
+    /// what processes used after the last scrape they lived to see
+    #[arg(long, env = "ESNODE_NO_BPF")]
+    pub no_bpf: bool,
+
+    /// Run only these collectors (repeat, or separate by commas)
+    #[arg(
+        long,
+        env = "ESNODE_COLLECTORS",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_values_t = CollectorName::value_variants().to_vec(),
+        hide_default_value = true
+    )]
+    pub collectors: Vec<CollectorName>,
+
+    /// Do not run this collector (repeat, or separate by commas)
+    #[arg(
+        long,
+        env = "ESNODE_DISABLE_COLLECTOR",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub disable_collector: Vec<CollectorName>,
+
+    /// Entries of the BPF map of threads: those that use the network, those that exec'ed, and
+    /// those that end. Memory is used as entries are; beyond, traffic is unattributed
+    #[arg(long, env = "ESNODE_BPF_THREADS", value_name = "N", default_value_t = 131_072,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub bpf_threads: u32,
+
+    /// Entries of the BPF map of processes that lost a thread which had used the network
+    #[arg(long, env = "ESNODE_BPF_PROCESSES", value_name = "N", default_value_t = 32_768,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub bpf_processes: u32,
+
+    /// Entries of the BPF map of command names since start; beyond, what processes of new names
+    /// use is unattributed
+    #[arg(long, env = "ESNODE_BPF_GROUPS", value_name = "N", default_value_t = 8_192,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub bpf_groups: u32,
+}
+
+impl Sources {
+    /// The collectors that are to run.
+    #[must_use]
+    pub fn enabled(&self) -> Vec<CollectorName> {
+        let wanted = |name: &&CollectorName| {
+            self.collectors.contains(name) && !self.disable_collector.contains(name)
+        };
+        CollectorName::value_variants()
+            .iter()
+            .filter(wanted)
+            .copied()
+            .collect()
+    }
+
+    /// Capacities of the BPF maps.
+    #[must_use]
+    pub fn capacities(&self) -> Capacities {
+        Capacities {
+            threads: self.bpf_threads,
+            processes: self.bpf_processes,
+            groups: self.bpf_groups,
+        }
+    }
+}
+
+/// Flags on the page.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Page")]
+pub struct PageOptions {
+    /// How many processes get series of their own: those that --select names, then those that
+    /// used most CPU, disk and network recently. All others are in their group's series
+    #[arg(
+        long,
+        env = "ESNODE_PROCESS_LIMIT",
+        value_name = "N",
+        default_value_t = 64
+    )]
+    pub process_limit: usize,
+
+    /// How many groups (command names) get series of their own; the rest is in group "other",
+    /// which counts as one
+    #[arg(long, env = "ESNODE_GROUP_LIMIT", value_name = "N", default_value_t = 256,
+        value_parser = at_least_one)]
+    pub group_limit: usize,
+
+    /// Always show processes whose command name (at most 15 bytes) matches this regular
+    /// expression; repeat the flag for more. The variable holds one expression
+    #[arg(long, env = "ESNODE_SELECT", value_name = "REGEX", value_parser = pattern)]
+    pub select: Vec<Regex>,
+}
+
+impl PageOptions {
+    /// All patterns of `--select`.
+    ///
+    /// # Errors
+    /// If they are too large together.
+    pub fn patterns(&self) -> Result<RegexSet, regex::Error> {
+        RegexSet::new(self.select.iter().map(Regex::as_str))
+    }
+}
+
+/// Flags on the log.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Log")]
+pub struct LogOptions {
+    /// Least severe level that is logged
+    #[arg(
+        long,
+        env = "ESNODE_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    pub log_level: LogLevel,
+
+    /// Lines for people, or JSON objects for machines; on standard error
+    #[arg(
+        long,
+        env = "ESNODE_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// Severity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names are the field's own")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// `ADDRESS:PORT`, or `:PORT` for all IPv4 addresses.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let full = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.to_owned()
+    };
+    full.parse()
+        .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9100 or [::]:9100".to_owned())
+}
+
+fn pattern(text: &str) -> Result<Regex, String> {
+    // The library draws an arrow below the expression; its last line says it in words.
+    Regex::new(text).map_err(|error| {
+        error
+            .to_string()
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    })
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"esnode-core").chain(arguments))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_a_variable() {
+        for argument in Cli::command().get_arguments() {
+            let Some(flag) = argument
+                .get_long()
+                .filter(|flag| !matches!(*flag, "help" | "version"))
+            else {
+                continue;
+            };
+            let variable = format!("ESNODE_{}", flag.to_uppercase().replace('-', "_"));
+            assert_eq!(
+                argument.get_env().and_then(|name| name.to_str()),
+                Some(variable.as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn lists_by_comma_or_repetition() {
+        let cli = parse(&[
+            "--listen-address",
+            "127.0.0.1:1,[::1]:2",
+            "--listen-address",
+            ":3",
+        ])
+        .expect("valid");
+        let addresses: Vec<_> = cli
+            .serving
+            .listen_address
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(addresses, ["127.0.0.1:1", "[::1]:2", "0.0.0.0:3"]);
+        let cli = parse(&["--collectors", "cpu,load", "--disable-collector", "load"]);
+        assert_eq!(cli.expect("valid").sources.enabled(), [CollectorName::Cpu]);
+        let all = parse(&[]).expect("valid").sources.enabled();
+        assert_eq!(all, CollectorName::value_variants());
+    }
+
+    #[test]
+    fn bad_values_say_what_is_expected() {
+        for (arguments, expected) in [
+            (["--listen-address", "localhost"], "ADDRESS:PORT"),
+            (["--group-limit", "0"], "from 1 on"),
+            (["--select", "a("], "unclosed group"),
+            (["--collectors", "gpuu"], "possible values: cpu"),
+            (["--bpf-groups", "0"], "0 is not in"),
+        ] {
+            let error = parse(&arguments).expect_err("invalid").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

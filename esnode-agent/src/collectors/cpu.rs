@@ -1,0 +1,213 @@
+//! CPU time and usage by core, from `/proc/stat` (proc_stat(5)).
+
+use super::{Encode, parse_file};
+use crate::{
+    error::{ParseError, ReadError},
+    page::Page,
+};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// States of a core, as `/proc/stat` lists them. Guest time is part of `user` and `nice`.
+const STATES: [&str; 8] = [
+    "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal",
+];
+const IDLE: usize = 3;
+const IOWAIT: usize = 4;
+
+/// Usage is averaged over at least this long, however often the page is read.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Time that one core spent in each state since boot, in clock ticks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Core {
+    name: String,
+    ticks: [u64; STATES.len()],
+}
+
+/// CPU time and usage of all cores.
+#[derive(Clone, Debug)]
+pub struct CpuFacts {
+    cores: Vec<Core>,
+    usage_percent: Vec<(String, f64)>,
+    ticks_per_second: u64,
+}
+
+/// Keeps earlier readings for usage.
+pub struct CpuCollector {
+    path: PathBuf,
+    ticks_per_second: u64,
+    /// Two readings at least [`WINDOW`] apart: usage counts from the newest that is old enough.
+    base: Option<(Instant, Vec<Core>)>,
+    next: Option<(Instant, Vec<Core>)>,
+}
+
+impl CpuCollector {
+    /// Reads below `procfs`; takes a first reading, so that the first page has usage.
+    #[must_use]
+    pub fn new(procfs: &Path, ticks_per_second: u64) -> Self {
+        let path = procfs.join("stat");
+        let base = parse_file(&path, parse)
+            .ok()
+            .map(|cores| (Instant::now(), cores));
+        Self {
+            path,
+            ticks_per_second,
+            base,
+            next: None,
+        }
+    }
+
+    /// Samples once.
+    ///
+    /// # Errors
+    /// If the file can't be read or parsed.
+    pub fn sample(&mut self) -> Result<CpuFacts, ReadError> {
+        let cores = parse_file(&self.path, parse)?;
+        let now = Instant::now();
+        if self
+            .next
+            .as_ref()
+            .is_some_and(|(then, _)| now - *then >= WINDOW)
+        {
+            self.base = self.next.take();
+        }
+        let usage_percent = self
+            .base
+            .as_ref()
+            .map(|(_, base)| usage(base, &cores))
+            .unwrap_or_default();
+        if self.next.is_none() {
+            self.next = Some((now, cores.clone()));
+        }
+        Ok(CpuFacts {
+            cores,
+            usage_percent,
+            ticks_per_second: self.ticks_per_second,
+        })
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Core>, ParseError> {
+    let mut cores = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some((name, rest)) = line
+            .strip_prefix("cpu")
+            .and_then(|line| line.split_once(' '))
+        else {
+            continue;
+        };
+        // The line without a number is the sum.
+        if name.is_empty() {
+            continue;
+        }
+        let mut ticks = [0; STATES.len()];
+        let mut fields = rest.split_ascii_whitespace();
+        for (state, ticks) in STATES.iter().zip(&mut ticks) {
+            let field = fields.next().and_then(|field| field.parse().ok());
+            *ticks = field.ok_or_else(|| ParseError::new(number, format!("ticks in {state}")))?;
+        }
+        cores.push(Core {
+            name: name.to_owned(),
+            ticks,
+        });
+    }
+    if cores.is_empty() {
+        return Err(ParseError::new(0, "a line for each core, such as cpu0"));
+    }
+    Ok(cores)
+}
+
+/// Share of time that each core was busy between two readings; absent where no time passed.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "differences of ticks are far below 2^52"
+)]
+fn usage(before: &[Core], after: &[Core]) -> Vec<(String, f64)> {
+    let of = |core: &Core| {
+        let before = before.iter().find(|before| before.name == core.name)?;
+        // Idle and iowait can fall by a little; such a tick counts as none.
+        let mut passed = core
+            .ticks
+            .iter()
+            .zip(&before.ticks)
+            .map(|(a, b)| a.saturating_sub(*b));
+        let mut spent = [0; STATES.len()];
+        spent.fill_with(|| passed.next().unwrap_or_default());
+        let total: u64 = spent.iter().sum();
+        let idle: u64 = spent.get(IDLE..=IOWAIT).unwrap_or_default().iter().sum();
+        (total > 0).then(|| {
+            (
+                core.name.clone(),
+                (total - idle) as f64 * 100.0 / total as f64,
+            )
+        })
+    };
+    after.iter().filter_map(of).collect()
+}
+
+impl Encode for CpuFacts {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ticks of centuries are below 2^52"
+    )]
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauge(
+            "esnode_cpu_usage_percent",
+            "Share of time that the core was not idle, 0 to 100, over the agent's own interval of \
+             a second or more, from /proc/stat",
+            self.usage_percent
+                .iter()
+                .map(|(core, percent)| ([("core", core.as_str())], *percent)),
+        )?;
+        page.counter(
+            "esnode_cpu_time_seconds",
+            "Time that the core spent in a state, from /proc/stat; guests count as user",
+            self.cores.iter().flat_map(|core| {
+                STATES.iter().zip(core.ticks).map(|(state, ticks)| {
+                    let seconds = ticks as f64 / self.ticks_per_second as f64;
+                    ([("core", core.name.as_str()), ("state", *state)], seconds)
+                })
+            }),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "cpu  3 0 0 3 0 0 0 0 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n\
+        cpu12 11 12 13 14 15 16 17 18 0 0\nintr 1 2\nctxt 5\n";
+
+    #[test]
+    fn cores_without_the_sum() {
+        let cores = parse(STAT).expect("valid");
+        assert_eq!(cores.len(), 2);
+        assert_eq!((cores[1].name.as_str(), cores[1].ticks[7]), ("12", 18));
+    }
+
+    #[test]
+    fn says_where_it_breaks() {
+        assert_eq!(
+            parse("cpu 1\ncpu0 1 2\n"),
+            Err(ParseError::new(2, "ticks in system"))
+        );
+        assert!(parse("intr 1\n").is_err());
+    }
+
+    #[test]
+    fn usage_is_the_share_that_was_not_idle() {
+        let core = |user, idle, iowait| Core {
+            name: "0".to_owned(),
+            ticks: [user, 0, 0, idle, iowait, 0, 0, 0],
+        };
+        let seen = usage(&[core(100, 100, 50)], &[core(125, 160, 65)]);
+        assert_eq!(seen, [("0".to_owned(), 25.0)]);
+        assert!(usage(&[core(1, 1, 1)], &[core(1, 1, 1)]).is_empty());
+        assert!(usage(&[], &[core(1, 1, 1)]).is_empty());
+    }
+}

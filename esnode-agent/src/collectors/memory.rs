@@ -1,0 +1,205 @@
+//! Memory and swap, from `/proc/meminfo` (proc_meminfo(5)).
+
+use super::{Encode, parse_file};
+use crate::{
+    error::{ParseError, ReadError},
+    page::Page,
+};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// Bytes by the names of `/proc/meminfo`. A line that this kernel does not write is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryFacts {
+    total: Option<u64>,
+    free: Option<u64>,
+    available: Option<u64>,
+    buffers: Option<u64>,
+    cached: Option<u64>,
+    dirty: Option<u64>,
+    writeback: Option<u64>,
+    slab: Option<u64>,
+    shared: Option<u64>,
+    swap_total: Option<u64>,
+    swap_free: Option<u64>,
+}
+
+/// Reads the file anew in each pass.
+pub struct MemoryCollector {
+    path: PathBuf,
+}
+
+impl MemoryCollector {
+    /// Reads below `procfs`.
+    #[must_use]
+    pub fn new(procfs: &Path) -> Self {
+        Self {
+            path: procfs.join("meminfo"),
+        }
+    }
+
+    /// Samples once.
+    ///
+    /// # Errors
+    /// If the file can't be read or parsed.
+    pub fn sample(&mut self) -> Result<MemoryFacts, ReadError> {
+        parse_file(&self.path, parse)
+    }
+}
+
+fn parse(text: &str) -> Result<MemoryFacts, ParseError> {
+    let mut facts = MemoryFacts::default();
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some((name, rest)) = line.split_once(':') else {
+            continue;
+        };
+        let slot = match name {
+            "MemTotal" => &mut facts.total,
+            "MemFree" => &mut facts.free,
+            "MemAvailable" => &mut facts.available,
+            "Buffers" => &mut facts.buffers,
+            "Cached" => &mut facts.cached,
+            "Dirty" => &mut facts.dirty,
+            "Writeback" => &mut facts.writeback,
+            "Slab" => &mut facts.slab,
+            "Shmem" => &mut facts.shared,
+            "SwapTotal" => &mut facts.swap_total,
+            "SwapFree" => &mut facts.swap_free,
+            _ => continue,
+        };
+        let kibibytes = rest
+            .trim()
+            .strip_suffix(" kB")
+            .and_then(|number| number.parse().ok());
+        let bytes = kibibytes.and_then(|kibibytes: u64| kibibytes.checked_mul(1024));
+        *slot = Some(bytes.ok_or_else(|| ParseError::new(number, "a number of kB"))?);
+    }
+    if facts.total.is_none() {
+        return Err(ParseError::new(0, "a line MemTotal"));
+    }
+    Ok(facts)
+}
+
+impl MemoryFacts {
+    /// Memory that is neither free nor a cache: what free(1) calls used.
+    fn used(&self) -> Option<u64> {
+        Some(self.total?.saturating_sub(self.available?))
+    }
+
+    fn swap_used(&self) -> Option<u64> {
+        Some(self.swap_total?.saturating_sub(self.swap_free?))
+    }
+}
+
+impl Encode for MemoryFacts {
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        let families = [
+            (
+                "esnode_memory_total_bytes",
+                "Memory that the kernel manages, MemTotal of /proc/meminfo",
+                self.total,
+            ),
+            (
+                "esnode_memory_used_bytes",
+                "Memory that is not available: MemTotal less MemAvailable of /proc/meminfo",
+                self.used(),
+            ),
+            (
+                "esnode_memory_free_bytes",
+                "Memory that nothing uses, MemFree of /proc/meminfo",
+                self.free,
+            ),
+            (
+                "esnode_memory_available_bytes",
+                "Memory that programs can get without swapping, MemAvailable of /proc/meminfo",
+                self.available,
+            ),
+            (
+                "esnode_memory_buffers_bytes",
+                "Cached blocks of devices, Buffers of /proc/meminfo",
+                self.buffers,
+            ),
+            (
+                "esnode_memory_cached_bytes",
+                "Cached pages of files, Cached of /proc/meminfo",
+                self.cached,
+            ),
+            (
+                "esnode_memory_dirty_bytes",
+                "Memory waiting to be written to disk, Dirty of /proc/meminfo",
+                self.dirty,
+            ),
+            (
+                "esnode_memory_writeback_bytes",
+                "Memory being written to disk, Writeback of /proc/meminfo",
+                self.writeback,
+            ),
+            (
+                "esnode_memory_slab_bytes",
+                "Memory of kernel objects, Slab of /proc/meminfo",
+                self.slab,
+            ),
+            (
+                "esnode_memory_shared_bytes",
+                "Shared memory and tmpfs, Shmem of /proc/meminfo",
+                self.shared,
+            ),
+            (
+                "esnode_swap_total_bytes",
+                "Swap space, SwapTotal of /proc/meminfo",
+                self.swap_total,
+            ),
+            (
+                "esnode_swap_used_bytes",
+                "Swap space in use: SwapTotal less SwapFree of /proc/meminfo",
+                self.swap_used(),
+            ),
+            (
+                "esnode_swap_free_bytes",
+                "Swap space not in use, SwapFree of /proc/meminfo",
+                self.swap_free,
+            ),
+        ];
+        for (name, help, bytes) in families {
+            page.gauge(
+                name,
+                help,
+                bytes.map(|bytes| (crate::page::Unlabelled::default(), bytes)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_by_name_in_bytes() {
+        let facts = parse(
+            "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    400 kB\n\
+             HugePages_Total:       0\nSwapTotal:         8 kB\nSwapFree:          2 kB\n",
+        )
+        .expect("valid");
+        assert_eq!(facts.total, Some(1_024_000));
+        assert_eq!(facts.used(), Some(600 * 1024));
+        assert_eq!(facts.swap_used(), Some(6 * 1024));
+        assert_eq!(facts.slab, None);
+    }
+
+    #[test]
+    fn says_where_it_breaks() {
+        assert_eq!(
+            parse("MemTotal: 5 kB\nMemFree: much\n"),
+            Err(ParseError::new(2, "a number of kB"))
+        );
+        assert_eq!(
+            parse("MemTotal: 99999999999999999999 kB\n"),
+            Err(ParseError::new(1, "a number of kB"))
+        );
+        assert_eq!(parse(""), Err(ParseError::new(0, "a line MemTotal")));
+    }
+}

@@ -1,0 +1,133 @@
+//! What can be collected, and the frame around it. A collector is one file here (or, for
+//! processes, one folder beside) and one arm of [`Collector`].
+
+pub mod cpu;
+pub mod load;
+pub mod memory;
+
+use crate::{
+    error::{ParseError, ReadError, read_file},
+    page::Page,
+    process::{collector::ProcessCollector, table::TableError},
+};
+use clap::ValueEnum;
+use std::{
+    fmt,
+    path::Path,
+    time::{Duration, Instant},
+};
+use thiserror::Error;
+
+/// The collectors. The name of a variant, in lower case, is its name on the command line and
+/// its label on the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum CollectorName {
+    /// CPU time and usage by core.
+    Cpu,
+    /// Load averages.
+    Load,
+    /// Memory and swap.
+    Memory,
+    /// Processes and groups: CPU, memory, disk and network.
+    Process,
+}
+
+impl fmt::Display for CollectorName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Load => "load",
+            Self::Memory => "memory",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// Why a collector has no facts.
+#[derive(Debug, Error)]
+pub enum CollectError {
+    /// A file could not be read or parsed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The process table could not be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Facts that know their families.
+pub trait Encode {
+    /// Writes the families. No I/O.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result;
+}
+
+/// A collector with the state that it keeps between passes.
+pub enum Collector {
+    /// See [`cpu`].
+    Cpu(cpu::CpuCollector),
+    /// See [`load`].
+    Load(load::LoadCollector),
+    /// See [`memory`].
+    Memory(memory::MemoryCollector),
+    /// See [`crate::process`].
+    Process(Box<ProcessCollector>),
+}
+
+/// The outcome of one collector in one pass.
+pub struct Sample {
+    /// Which collector.
+    pub collector: CollectorName,
+    /// How long it took.
+    pub duration: Duration,
+    /// Its facts, or why there are none.
+    pub facts: Result<Box<dyn Encode + Send>, CollectError>,
+}
+
+impl Collector {
+    /// Which one it is.
+    #[must_use]
+    pub fn name(&self) -> CollectorName {
+        match self {
+            Self::Cpu(_) => CollectorName::Cpu,
+            Self::Load(_) => CollectorName::Load,
+            Self::Memory(_) => CollectorName::Memory,
+            Self::Process(_) => CollectorName::Process,
+        }
+    }
+
+    /// Samples once, and measures that: no collector does it itself.
+    pub fn sample(&mut self) -> Sample {
+        let begun = Instant::now();
+        let facts = match self {
+            Self::Cpu(collector) => boxed(collector.sample()),
+            Self::Load(collector) => boxed(collector.sample()),
+            Self::Memory(collector) => boxed(collector.sample()),
+            Self::Process(collector) => boxed(collector.sample()),
+        };
+        Sample {
+            collector: self.name(),
+            duration: begun.elapsed(),
+            facts,
+        }
+    }
+}
+
+fn boxed<F, E>(facts: Result<F, E>) -> Result<Box<dyn Encode + Send>, CollectError>
+where
+    F: Encode + Send + 'static,
+    E: Into<CollectError>,
+{
+    facts
+        .map(|facts| Box::new(facts) as Box<dyn Encode + Send>)
+        .map_err(Into::into)
+}
+
+/// Reads a file and parses it whole.
+fn parse_file<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, ParseError>,
+) -> Result<T, ReadError> {
+    parse(&read_file(path)?).map_err(|error| error.at(path))
+}

@@ -1,0 +1,16 @@
+//! `esnode-core`: the node agent that says which process used what.
+//!
+//! Data flows one way: `bpf` and `/proc` are read by `process` and `collectors` into plain facts,
+//! `page` writes facts as families, `server` hands the page out. `sampler` turns the crank.
+
+pub mod agent;
+pub mod bpf;
+pub mod cli;
+pub mod collectors;
+pub mod error;
+pub mod page;
+pub mod privileges;
+pub mod process;
+pub mod sampler;
+pub mod server;
+pub mod version;

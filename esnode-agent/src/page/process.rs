@@ -1,0 +1,322 @@
+//! Families of processes, groups, and how they were measured.
+
+use super::Page;
+use crate::{
+    bpf::{MapStatus, ProgramStatus},
+    collectors::Encode,
+    process::{Disk, Process, Usage, collector::ProcessFacts, label, selection::NamedGroup},
+};
+use esnode_ebpf::{Protocol, Traffic};
+use std::fmt;
+
+/// Labels that every series of a process or of a group begins with.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    Process { pid: &'a str, comm: &'a str },
+    Group { group: &'a str },
+}
+
+/// [`Owner`] and possibly a protocol, as a label set.
+#[derive(Clone, Copy)]
+struct Labels<'a>(Owner<'a>, Option<&'static str>);
+
+impl prometheus_client::encoding::EncodeLabelSet for Labels<'_> {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>,
+    ) -> fmt::Result {
+        use prometheus_client::encoding::EncodeLabel;
+        match self.0 {
+            Owner::Process { pid, comm } => {
+                ("pid", pid).encode(encoder.encode_label())?;
+                ("comm", comm).encode(encoder.encode_label())?;
+            }
+            Owner::Group { group } => ("group", group).encode(encoder.encode_label())?,
+        }
+        self.1.map_or(Ok(()), |protocol| {
+            ("protocol", protocol).encode(encoder.encode_label())
+        })
+    }
+}
+
+/// One row of the families that processes and groups have in common.
+struct Row<'a> {
+    owner: Owner<'a>,
+    usage: &'a Usage,
+    resident_bytes: Option<u64>,
+    threads: u64,
+}
+
+impl Encode for ProcessFacts {
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        let names: Vec<_> = self
+            .shown
+            .iter()
+            .map(|process| (process.key.pid.to_string(), label(process.name)))
+            .collect();
+        self.encode_info(page, &names)?;
+        let rows: Vec<_> = self
+            .shown
+            .iter()
+            .zip(&names)
+            .map(|(process, (pid, comm))| Row {
+                owner: Owner::Process { pid, comm },
+                usage: &process.usage,
+                resident_bytes: process.resident_bytes,
+                threads: process.threads.into(),
+            })
+            .collect();
+        encode_usage(page, "process", "the process", &rows)?;
+
+        let rows: Vec<_> = self
+            .groups
+            .iter()
+            .map(|NamedGroup { label, group }| Row {
+                owner: Owner::Group { group: label },
+                usage: &group.usage,
+                resident_bytes: group.resident_bytes,
+                threads: group.threads,
+            })
+            .collect();
+        encode_usage(
+            page,
+            "group",
+            "all processes of the group, ended ones too,",
+            &rows,
+        )?;
+        self.encode_lifetimes(page)?;
+        self.encode_attribution(page)?;
+        encode_programs(page, &self.programs)?;
+        encode_maps(page, &self.maps)
+    }
+}
+
+impl ProcessFacts {
+    fn encode_info(&self, page: &mut Page<'_>, names: &[(String, String)]) -> fmt::Result {
+        let info = |(process, (pid, comm)): (&Process, &(String, String))| {
+            let group = label(process.group);
+            let labels = [
+                ("pid", pid.clone()),
+                ("comm", comm.clone()),
+                ("engine", String::new()),
+                ("role", String::new()),
+                ("model", String::new()),
+                ("group", group),
+                ("container_id", String::new()),
+                ("container", String::new()),
+                ("pod", String::new()),
+                ("namespace", String::new()),
+                ("start_time", self.start_time(process)),
+            ];
+            (labels, 1_u32)
+        };
+        page.gauge(
+            "esnode_process_info",
+            "Who the process is; empty labels are unknown, start_time is in seconds since 1970; \
+             always 1",
+            self.shown.iter().zip(names).map(info),
+        )?;
+        page.gauge(
+            "esnode_processes",
+            "Live processes, by whether they have series of their own on this page",
+            [("true", self.shown.len()), ("false", self.hidden)]
+                .map(|(selected, count)| ([("selected", selected)], count)),
+        )
+    }
+
+    /// Start of a process in seconds since 1970; empty if the boot time is unknown.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "ticks of centuries are below 2^52"
+    )]
+    fn start_time(&self, process: &Process) -> String {
+        let since_boot = process.key.start_ticks as f64 / self.ticks_per_second as f64;
+        self.boot_time_seconds
+            .map_or_else(String::new, |boot| format!("{:.2}", boot + since_boot))
+    }
+
+    fn encode_lifetimes(&self, page: &mut Page<'_>) -> fmt::Result {
+        let labels = |named: &NamedGroup| [("group", named.label.clone())];
+        let groups = || self.groups.iter();
+        page.gauge(
+            "esnode_group_processes",
+            "Live processes of the group",
+            groups().map(|named| (labels(named), named.group.processes)),
+        )?;
+        page.counter(
+            "esnode_group_started",
+            "Processes that began under the group's name, or took it by exec or rename, since the \
+             agent started",
+            groups().map(|named| (labels(named), named.group.started)),
+        )?;
+        page.counter(
+            "esnode_group_exited",
+            "Processes that ended under the group's name since the agent started",
+            groups().map(|named| (labels(named), named.group.exited)),
+        )
+    }
+
+    fn encode_attribution(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.counter(
+            "esnode_unattributed_bytes",
+            "Bytes that a hook saw and no group got, by what they are and why; groups and these \
+             add up to all that the hooks saw",
+            self.unattributed.iter().map(|lost| {
+                (
+                    [("signal", lost.signal), ("reason", lost.reason)],
+                    lost.bytes,
+                )
+            }),
+        )?;
+        page.gauge(
+            "esnode_attribution_source",
+            "Where a signal is read, none if nowhere; always 1",
+            self.sources
+                .iter()
+                .map(|rung| ([("signal", rung.signal), ("source", rung.source)], 1_u32)),
+        )
+    }
+}
+
+/// A family: what its name says, how its help begins, and its number.
+type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+/// The families that processes and groups share; `prefix` is `process` or `group`.
+fn encode_usage(page: &mut Page<'_>, prefix: &str, whose: &str, rows: &[Row<'_>]) -> fmt::Result {
+    fn plain<'a>(row: &Row<'a>) -> Labels<'a> {
+        Labels(row.owner, None)
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "nanoseconds of a century are below 2^62"
+    )]
+    page.counter(
+        &format!("esnode_{prefix}_cpu_seconds"),
+        &format!("User and system time of {whose} ended threads included, from the scheduler"),
+        rows.iter()
+            .map(|row| (plain(row), row.usage.cpu_nanoseconds as f64 / 1e9)),
+    )?;
+    page.gauge(
+        &format!("esnode_{prefix}_resident_memory_bytes"),
+        &format!("Resident memory of {whose}: files, anonymous and shared pages"),
+        rows.iter()
+            .filter_map(|row| Some((plain(row), row.resident_bytes?))),
+    )?;
+    page.gauge(
+        &format!("esnode_{prefix}_threads"),
+        &format!("Live threads of {whose}"),
+        rows.iter().map(|row| (plain(row), row.threads)),
+    )?;
+    let disk: [Column<Disk>; 3] = [
+        ("read", "read from storage for", |disk| disk.read_bytes),
+        ("write", "dirtied or written directly by", |disk| {
+            disk.write_bytes
+        }),
+        (
+            "cancelled_write",
+            "written, but truncated before they reached storage, by",
+            |disk| disk.cancelled_write_bytes,
+        ),
+    ];
+    for (what, help, number) in disk {
+        page.counter(
+            &format!("esnode_{prefix}_disk_{what}_bytes"),
+            &format!("Bytes {help} {whose} as in /proc/PID/io"),
+            rows.iter()
+                .filter_map(|row| Some((plain(row), number(row.usage.disk.as_ref()?)))),
+        )?;
+    }
+    let network: [Column<Traffic>; 4] = [
+        ("receive_bytes", "Payload bytes received by", |traffic| {
+            traffic.receive_bytes
+        }),
+        ("transmit_bytes", "Payload bytes sent by", |traffic| {
+            traffic.transmit_bytes
+        }),
+        ("receives", "Successful receive calls of", |traffic| {
+            traffic.receives
+        }),
+        ("transmits", "Successful send calls of", |traffic| {
+            traffic.transmits
+        }),
+    ];
+    for (what, help, number) in network {
+        page.counter(
+            &format!("esnode_{prefix}_network_{what}"),
+            &format!("{help} {whose} since the agent started, from the socket layer"),
+            rows.iter().flat_map(|row| {
+                let network = row.usage.network.iter().flat_map(|network| network.iter());
+                network.zip(Protocol::ALL).map(move |(traffic, protocol)| {
+                    (
+                        Labels(row.owner, Some(protocol_label(protocol))),
+                        number(traffic),
+                    )
+                })
+            }),
+        )?;
+    }
+    Ok(())
+}
+
+fn protocol_label(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Unix => "unix",
+        Protocol::Other => "other",
+    }
+}
+
+fn encode_programs(page: &mut Page<'_>, programs: &[ProgramStatus]) -> fmt::Result {
+    page.gauge(
+        "esnode_bpf_program_info",
+        "A BPF program of the agent and what it is attached to; always 1",
+        programs.iter().map(|program| {
+            (
+                [("program", program.program), ("attach", program.attach)],
+                1_u32,
+            )
+        }),
+    )?;
+    let counted = || {
+        programs
+            .iter()
+            .filter_map(|program| Some((program.program, program.statistics?)))
+    };
+    page.counter(
+        "esnode_bpf_program_runs",
+        "Runs of a BPF program, while the kernel counts them (kernel.bpf_stats_enabled)",
+        counted().map(|(program, statistics)| ([("program", program)], statistics.runs)),
+    )?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "nanoseconds of a century are below 2^62"
+    )]
+    page.counter(
+        "esnode_bpf_program_run_seconds",
+        "Time in a BPF program, while the kernel counts it (kernel.bpf_stats_enabled)",
+        counted().map(|(program, statistics)| {
+            ([("program", program)], statistics.nanoseconds as f64 / 1e9)
+        }),
+    )
+}
+
+fn encode_maps(page: &mut Page<'_>, maps: &[MapStatus]) -> fmt::Result {
+    let labels = |map: &MapStatus| [("map", map.map)];
+    page.gauge(
+        "esnode_bpf_map_entries",
+        "Entries of a BPF map that this scrape met",
+        maps.iter()
+            .filter_map(|map| Some((labels(map), map.entries?))),
+    )?;
+    page.gauge(
+        "esnode_bpf_map_capacity",
+        "Entries that a BPF map can hold",
+        maps.iter().map(|map| (labels(map), map.capacity)),
+    )?;
+    page.counter(
+        "esnode_bpf_map_refused",
+        "Entries that a full BPF map refused",
+        maps.iter().map(|map| (labels(map), map.refused)),
+    )
+}

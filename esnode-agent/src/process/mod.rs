@@ -1,0 +1,210 @@
+//! Processes and groups: facts, where they come from, and which of them are shown.
+//!
+//! `table` reads all processes, from BPF where it can and from `/proc` where not; `ledger` keeps
+//! the groups, which outlive their processes; `selection` bounds the page.
+
+pub mod collector;
+pub mod ledger;
+pub mod procfs;
+pub mod selection;
+pub mod table;
+
+use esnode_ebpf::{Name, Network};
+
+/// Identity of a process: a process id is used again, together with its start time it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Process id (thread group id).
+    pub pid: u32,
+    /// Start time in clock ticks since boot, as field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
+}
+
+/// Disk bytes, as `/proc/PID/io` has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// `read_bytes`: fetched from storage.
+    pub read_bytes: u64,
+    /// `write_bytes`: dirtied, or written directly.
+    pub write_bytes: u64,
+    /// `cancelled_write_bytes`: of those, truncated before they reached storage.
+    pub cancelled_write_bytes: u64,
+}
+
+/// What a process or a group used, since it began. `None` is unknown, not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time on a CPU, user and system, in nanoseconds.
+    pub cpu_nanoseconds: u64,
+    /// Disk bytes.
+    pub disk: Option<Disk>,
+    /// Traffic by protocol.
+    pub network: Option<Network>,
+}
+
+impl Usage {
+    /// Adds `part`. What either side does not know, the sum does not know.
+    pub fn add(&mut self, part: &Self) {
+        self.combine(part, |sum, part| sum + part);
+    }
+
+    /// Raises every number to that of `floor`: a reading that lags never makes a counter fall.
+    pub fn raise_to(&mut self, floor: &Self) {
+        self.combine(floor, u64::max);
+    }
+
+    /// What was used since `earlier`; numbers that fell count from zero.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut rest = *self;
+        rest.combine(earlier, |now, then| now.checked_sub(then).unwrap_or(now));
+        rest
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        let apply = |a: &mut u64, b: u64| *a = with(*a, b);
+        apply(&mut self.cpu_nanoseconds, other.cpu_nanoseconds);
+        self.disk = self.disk.zip(other.disk).map(|(mut mine, theirs)| {
+            apply(&mut mine.read_bytes, theirs.read_bytes);
+            apply(&mut mine.write_bytes, theirs.write_bytes);
+            apply(
+                &mut mine.cancelled_write_bytes,
+                theirs.cancelled_write_bytes,
+            );
+            mine
+        });
+        self.network = self.network.zip(other.network).map(|(mut mine, theirs)| {
+            for (mine, theirs) in mine.iter_mut().zip(&theirs) {
+                apply(&mut mine.receive_bytes, theirs.receive_bytes);
+                apply(&mut mine.transmit_bytes, theirs.transmit_bytes);
+                apply(&mut mine.receives, theirs.receives);
+                apply(&mut mine.transmits, theirs.transmits);
+            }
+            mine
+        });
+    }
+
+    /// Bytes moved, on disk and network.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let disk = self
+            .disk
+            .map_or(0, |disk| disk.read_bytes + disk.write_bytes);
+        let network = self.network.iter().flatten();
+        disk + network
+            .map(|traffic| traffic.receive_bytes + traffic.transmit_bytes)
+            .sum::<u64>()
+    }
+}
+
+/// One live process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Identity.
+    pub key: Key,
+    /// Process id of the parent.
+    pub parent: u32,
+    /// Command name.
+    pub name: Name,
+    /// Name of the group it is in.
+    pub group: Name,
+    /// Whether it is a kernel thread.
+    pub kernel: bool,
+    /// Number of threads.
+    pub threads: u32,
+    /// Resident memory in bytes.
+    pub resident_bytes: Option<u64>,
+    /// What it used since it started (its network bytes: since the agent started).
+    pub usage: Usage,
+}
+
+/// A group of processes, the ended ones included.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// Its name.
+    pub name: Name,
+    /// Processes alive.
+    pub processes: u64,
+    /// Their threads.
+    pub threads: u64,
+    /// Their resident memory in bytes.
+    pub resident_bytes: Option<u64>,
+    /// What its processes used, alive or not. Never falls.
+    pub usage: Usage,
+    /// Processes that were born under this name or took it.
+    pub started: u64,
+    /// Processes that ended under this name.
+    pub exited: u64,
+}
+
+/// A command name as text for a label. Bytes that are no UTF-8 become U+FFFD, and control
+/// characters, which would break the lines of the page's readers, their `\xNN` form.
+#[must_use]
+pub fn label(name: Name) -> String {
+    let bytes = name.to_bytes();
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
+    let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
+    if text.contains(char::is_control) {
+        text.escape_default().to_string()
+    } else {
+        text.into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(cpu: u64, read: u64) -> Usage {
+        Usage {
+            cpu_nanoseconds: cpu,
+            disk: Some(Disk {
+                read_bytes: read,
+                ..Disk::default()
+            }),
+            network: None,
+        }
+    }
+
+    #[test]
+    fn unknown_stays_unknown() {
+        let mut sum = usage(1, 2);
+        sum.add(&Usage {
+            cpu_nanoseconds: 3,
+            ..Usage::default()
+        });
+        assert_eq!(
+            sum,
+            Usage {
+                cpu_nanoseconds: 4,
+                ..Usage::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_lagging_reading_does_not_fall() {
+        let mut now = usage(5, 1);
+        now.raise_to(&usage(4, 9));
+        assert_eq!(now, usage(5, 9));
+    }
+
+    #[test]
+    fn labels_are_text() {
+        assert_eq!(
+            label(Name::from_bytes(*b"a \"b\" \\c\0\0\0\0\0\0\0\0")),
+            "a \"b\" \\c"
+        );
+        assert_eq!(
+            label(Name::from_bytes(*b"caf\xe9\0\0\0\0\0\0\0\0\0\0\0\0")),
+            "caf\u{fffd}"
+        );
+        assert_eq!(
+            label(Name::from_bytes(*b"a\nb\0\0\0\0\0\0\0\0\0\0\0\0\0")),
+            "a\\nb"
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! Processes from `/proc`: the fallback without BPF, and a second opinion with it.
+//!
+//! Formats: proc_pid_stat(5), proc_pid_io(5).
+
+use super::{Disk, Key, Process, Usage};
+use crate::error::{ReadError, read_file};
+use esnode_ebpf::{NAME_LEN, Name};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// Units of the numbers in `/proc`.
+#[derive(Clone, Copy, Debug)]
+pub struct Units {
+    /// Clock ticks per second (`sysconf(_SC_CLK_TCK)`).
+    pub ticks_per_second: u64,
+    /// Bytes per page.
+    pub page_bytes: u64,
+}
+
+impl Units {
+    /// Those of the running kernel.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        Self {
+            ticks_per_second: rustix::param::clock_ticks_per_second(),
+            page_bytes: rustix::param::page_size() as u64,
+        }
+    }
+
+    /// Nanoseconds as clock ticks, rounded down as the kernel does.
+    #[must_use]
+    pub fn ticks(&self, nanoseconds: u64) -> u64 {
+        // As `nsec_to_clock_t`, for the tick rates that divide a second.
+        nanoseconds / (1_000_000_000 / self.ticks_per_second)
+    }
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Command name.
+    pub name: Name,
+    /// One letter; `Z` and `X` are dead.
+    pub state: u8,
+    /// Process id of the parent.
+    pub parent: u32,
+    /// `PF_…`.
+    pub flags: u64,
+    /// User and system time in ticks, all threads.
+    pub cpu_ticks: u64,
+    /// Number of threads.
+    pub threads: u32,
+    /// Start time in ticks since boot.
+    pub start_ticks: u64,
+    /// Resident memory in pages.
+    pub resident_pages: u64,
+}
+
+/// Parses `/proc/PID/stat`. The name, in parentheses, is any bytes, parentheses included.
+///
+/// # Errors
+/// What was expected and missing.
+pub fn parse_stat(bytes: &[u8]) -> Result<Stat, &'static str> {
+    let open = bytes
+        .iter()
+        .position(|byte| *byte == b'(')
+        .ok_or("no command name")?;
+    let close = bytes
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .ok_or("no end of the command name")?;
+    let text = bytes.get(open + 1..close).ok_or("no command name")?;
+    let mut name = [0; NAME_LEN];
+    for (to, from) in name.iter_mut().zip(text.iter().take(NAME_LEN - 1)) {
+        *to = *from;
+    }
+    let rest = bytes
+        .get(close + 1..)
+        .and_then(|rest| str::from_utf8(rest).ok());
+    let mut fields = rest
+        .ok_or("no fields after the command name")?
+        .split_ascii_whitespace();
+    let state = *fields
+        .next()
+        .and_then(|state| state.as_bytes().first())
+        .ok_or("no state")?;
+    let numbers: Vec<i64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+    // Numbered as in the manual page, where ppid is field 4.
+    let field = |number: usize| {
+        numbers
+            .get(number - 4)
+            .map(|value| value.max(&0).unsigned_abs())
+    };
+    let small = |number| field(number).and_then(|value| u32::try_from(value).ok());
+    Ok(Stat {
+        name: Name::from_bytes(name),
+        state,
+        parent: small(4).ok_or("no ppid (field 4)")?,
+        flags: field(9).ok_or("no flags (field 9)")?,
+        cpu_ticks: field(14).ok_or("no utime (field 14)")?
+            + field(15).ok_or("no stime (field 15)")?,
+        threads: small(20).ok_or("no num_threads (field 20)")?,
+        start_ticks: field(22).ok_or("no starttime (field 22)")?,
+        resident_pages: field(24).ok_or("no rss (field 24)")?,
+    })
+}
+
+/// Parses `/proc/PID/io`.
+///
+/// # Errors
+/// Which line is missing.
+pub fn parse_io(text: &str) -> Result<Disk, &'static str> {
+    let field = |name: &'static str| {
+        text.lines()
+            .find_map(|line| {
+                line.strip_prefix(name)?
+                    .strip_prefix(':')?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+            .ok_or(name)
+    };
+    Ok(Disk {
+        read_bytes: field("read_bytes")?,
+        write_bytes: field("write_bytes")?,
+        cancelled_write_bytes: field("cancelled_write_bytes")?,
+    })
+}
+
+/// Reads processes below a root such as `/proc`.
+#[derive(Clone, Debug)]
+pub struct Procfs {
+    root: PathBuf,
+    units: Units,
+}
+
+impl Procfs {
+    /// A reader of the files below `root`.
+    #[must_use]
+    pub fn new(root: &Path, units: Units) -> Self {
+        Self {
+            root: root.to_owned(),
+            units,
+        }
+    }
+
+    /// All live processes. Those that vanish while they are read are left out.
+    ///
+    /// # Errors
+    /// If the root can't be listed.
+    pub fn processes(&self) -> Result<Vec<Process>, ReadError> {
+        let failed = |source| ReadError::Io {
+            path: self.root.clone(),
+            source,
+        };
+        let mut processes = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            processes.extend(self.process(pid)?);
+        }
+        Ok(processes)
+    }
+
+    /// One process; `None` if it does not exist (any more) or is dead.
+    ///
+    /// # Errors
+    /// If its `stat` is there but makes no sense.
+    pub fn process(&self, pid: u32) -> Result<Option<Process>, ReadError> {
+        let directory = self.root.join(pid.to_string());
+        let path = directory.join("stat");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if has_vanished(&error) => return Ok(None),
+            Err(source) => return Err(ReadError::Io { path, source }),
+        };
+        let stat = parse_stat(&bytes).map_err(|expected| ReadError::Parse {
+            path,
+            line: 1,
+            expected: expected.to_owned(),
+        })?;
+        if matches!(stat.state, b'Z' | b'X' | b'x') {
+            return Ok(None);
+        }
+        let kernel = stat.flags & PF_KTHREAD != 0;
+        Ok(Some(Process {
+            key: Key {
+                pid,
+                start_ticks: stat.start_ticks,
+            },
+            parent: stat.parent,
+            name: stat.name,
+            group: stat.name.group(kernel),
+            kernel,
+            threads: stat.threads,
+            resident_bytes: Some(stat.resident_pages * self.units.page_bytes),
+            usage: Usage {
+                cpu_nanoseconds: stat.cpu_ticks * (1_000_000_000 / self.units.ticks_per_second),
+                disk: self.disk(pid),
+                network: None,
+            },
+        }))
+    }
+
+    /// Disk bytes of a process; `None` without the right to read them (another user's process,
+    /// no `CAP_SYS_PTRACE`) or a kernel that does not count them.
+    #[must_use]
+    pub fn disk(&self, pid: u32) -> Option<Disk> {
+        let text = read_file(&self.root.join(pid.to_string()).join("io")).ok()?;
+        parse_io(&text).ok()
+    }
+}
+
+fn has_vanished(error: &io::Error) -> bool {
+    // Hidden by the mount option hidepid, gone before it was opened, or gone since.
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    ) || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &[u8] = b"4242 (odd) (na\xffme) S 1 4242 4242 0 -1 4194560 100 200 3 4 500 250 \
+        10 20 20 0 7 0 12345 1000000 321 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0\n";
+
+    #[test]
+    fn stat_with_an_odd_name() {
+        let stat = parse_stat(STAT).expect("valid");
+        assert_eq!(&stat.name.to_bytes(), b"odd) (na\xffme\0\0\0\0\0");
+        assert_eq!((stat.state, stat.parent, stat.threads), (b'S', 1, 7));
+        assert_eq!(
+            (stat.cpu_ticks, stat.start_ticks, stat.resident_pages),
+            (750, 12345, 321)
+        );
+        assert_eq!(stat.flags & PF_KTHREAD, 0);
+    }
+
+    #[test]
+    fn stat_says_what_is_missing() {
+        assert_eq!(parse_stat(b"1 no name"), Err("no command name"));
+        assert_eq!(parse_stat(b"1 (sh) S 1 2"), Err("no flags (field 9)"));
+        assert_eq!(parse_stat(b"1 )sh( S 1 2"), Err("no command name"));
+        assert_eq!(parse_stat(b""), Err("no command name"));
+    }
+
+    #[test]
+    fn io_by_name() {
+        let text = "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\n\
+            cancelled_write_bytes: 7\n";
+        let disk = Disk {
+            read_bytes: 5,
+            write_bytes: 6,
+            cancelled_write_bytes: 7,
+        };
+        assert_eq!(parse_io(text), Ok(disk));
+        assert_eq!(parse_io("rchar: 1\n"), Err("read_bytes"));
+    }
+
+    #[test]
+    fn ticks_round_down() {
+        let units = Units {
+            ticks_per_second: 100,
+            page_bytes: 4096,
+        };
+        assert_eq!(units.ticks(1_239_999_999), 123);
+    }
+}

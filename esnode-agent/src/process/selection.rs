@@ -1,0 +1,298 @@
+//! What the page shows: a bounded set of processes and of groups.
+
+use super::{Group, Key, Process, Usage, label};
+use esnode_ebpf::Name;
+use regex::RegexSet;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// Recent use halves in this time.
+const HALF_LIFE: Duration = Duration::from_mins(1);
+
+/// So many bytes weigh as much as a second of CPU.
+const BYTES_PER_CPU_SECOND: f64 = 100e6;
+
+/// A process that is shown stays until another one is this much busier.
+const HYSTERESIS: f64 = 1.5;
+
+/// The group of everything beyond the limit.
+pub const OTHER: &str = "other";
+
+/// What is remembered of a process between passes.
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    usage: Usage,
+    /// Decayed sum of CPU seconds and bytes.
+    score: f64,
+    shown: bool,
+}
+
+/// Picks the processes that get series of their own.
+#[derive(Debug)]
+pub struct ProcessSelection {
+    limit: usize,
+    patterns: RegexSet,
+    tracks: HashMap<Key, Track>,
+}
+
+impl ProcessSelection {
+    /// At most `limit`; those whose command name matches a pattern come first.
+    #[must_use]
+    pub fn new(limit: usize, patterns: RegexSet) -> Self {
+        Self {
+            limit,
+            patterns,
+            tracks: HashMap::new(),
+        }
+    }
+
+    /// Keeps the processes to be shown, `elapsed` after the last call, the busiest first. Their
+    /// numbers never fall from one call to the next. Kernel threads are only shown if a pattern
+    /// matches.
+    #[must_use]
+    pub fn choose(&mut self, processes: Vec<Process>, elapsed: Duration) -> Vec<Process> {
+        let decay = 0.5_f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        let mut tracks = HashMap::with_capacity(processes.len());
+        let mut candidates = Vec::with_capacity(processes.len());
+        for mut process in processes {
+            let before = self.tracks.get(&process.key);
+            let mut recent = process.usage;
+            if let Some(before) = before {
+                process.usage.raise_to(&before.usage);
+                recent = process.usage.since(&before.usage);
+            }
+            let score = before.map_or(0.0, |before| before.score) * decay + weight(&recent);
+            tracks.insert(
+                process.key,
+                Track {
+                    usage: process.usage,
+                    score,
+                    shown: false,
+                },
+            );
+            let wanted = !self.patterns.is_empty() && self.patterns.is_match(&label(process.name));
+            if wanted || !process.kernel {
+                let stays = before.is_some_and(|before| before.shown);
+                let rank = if stays { score * HYSTERESIS } else { score };
+                candidates.push((wanted, rank, process));
+            }
+        }
+        candidates.sort_by(|(wanted_a, rank_a, a), (wanted_b, rank_b, b)| {
+            wanted_b
+                .cmp(wanted_a)
+                .then(rank_b.total_cmp(rank_a))
+                .then(a.key.cmp(&b.key))
+        });
+        candidates.truncate(self.limit);
+        let chosen: Vec<_> = candidates
+            .into_iter()
+            .map(|(_, _, process)| process)
+            .collect();
+        for process in &chosen {
+            if let Some(track) = tracks.get_mut(&process.key) {
+                track.shown = true;
+            }
+        }
+        self.tracks = tracks;
+        chosen
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rank, not a reading")]
+fn weight(usage: &Usage) -> f64 {
+    usage.cpu_nanoseconds as f64 / 1e9 + usage.bytes() as f64 / BYTES_PER_CPU_SECOND
+}
+
+/// A group with the text of its label.
+#[derive(Clone, Debug)]
+pub struct NamedGroup {
+    /// Value of the label `group`.
+    pub label: String,
+    /// The numbers.
+    pub group: Group,
+}
+
+/// Picks the groups that get series of their own. Who has one keeps it: a group that moved to
+/// `other` would make that fall when it left again.
+#[derive(Debug)]
+pub struct GroupSelection {
+    limit: usize,
+    named: HashSet<Name>,
+}
+
+impl GroupSelection {
+    /// At most `limit` series, `other` among them.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            named: HashSet::new(),
+        }
+    }
+
+    /// Splits off the groups beyond the limit into `other`.
+    #[must_use]
+    pub fn choose(&mut self, mut groups: Vec<Group>) -> Vec<NamedGroup> {
+        groups.sort_by(|a, b| {
+            weight(&b.usage)
+                .total_cmp(&weight(&a.usage))
+                .then(a.name.cmp(&b.name))
+        });
+        let mut chosen = Vec::new();
+        let mut other: Option<Group> = None;
+        for group in groups {
+            let text = label(group.name);
+            let named = text != OTHER
+                && (self.named.contains(&group.name) || self.named.len() + 1 < self.limit);
+            if named {
+                self.named.insert(group.name);
+                chosen.push(NamedGroup { label: text, group });
+            } else {
+                match &mut other {
+                    Some(other) => merge(other, &group),
+                    None => other = Some(group),
+                }
+            }
+        }
+        chosen.extend(other.map(|group| NamedGroup {
+            label: OTHER.to_owned(),
+            group,
+        }));
+        chosen
+    }
+}
+
+fn merge(sum: &mut Group, part: &Group) {
+    sum.processes += part.processes;
+    sum.threads += part.threads;
+    sum.resident_bytes = sum
+        .resident_bytes
+        .zip(part.resident_bytes)
+        .map(|(a, b)| a + b);
+    sum.usage.add(&part.usage);
+    sum.started += part.started;
+    sum.exited += part.exited;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        let mut bytes = [0; 16];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Name::from_bytes(bytes)
+    }
+
+    fn process(pid: u32, command: &str, cpu_seconds: u64) -> Process {
+        Process {
+            key: Key {
+                pid,
+                start_ticks: 0,
+            },
+            parent: 1,
+            name: name(command),
+            group: name(command),
+            kernel: false,
+            threads: 1,
+            resident_bytes: None,
+            usage: Usage {
+                cpu_nanoseconds: cpu_seconds * 1_000_000_000,
+                ..Usage::default()
+            },
+        }
+    }
+
+    fn group(command: &str, cpu: u64) -> Group {
+        Group {
+            name: name(command),
+            processes: 1,
+            started: 2,
+            exited: 1,
+            usage: Usage {
+                cpu_nanoseconds: cpu,
+                ..Usage::default()
+            },
+            ..Group::default()
+        }
+    }
+
+    fn pids(processes: &[Process]) -> Vec<u32> {
+        processes.iter().map(|process| process.key.pid).collect()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn patterns_come_first_then_the_busiest() {
+        let patterns = RegexSet::new(["^vllm"]).expect("valid");
+        let mut selection = ProcessSelection::new(2, patterns);
+        let all = vec![
+            process(1, "idle", 0),
+            process(2, "busy", 9),
+            process(3, "vllm", 0),
+        ];
+        assert_eq!(pids(&selection.choose(all, SECOND)), [3, 2]);
+    }
+
+    #[test]
+    fn recent_use_wins_over_old_but_not_for_a_trifle() {
+        let mut selection = ProcessSelection::new(1, RegexSet::empty());
+        let at = |a, b| vec![process(1, "a", a), process(2, "b", b)];
+        assert_eq!(pids(&selection.choose(at(10, 0), SECOND)), [1]);
+        // Ten half-lives later, both have used a little, b somewhat more.
+        let later = HALF_LIFE * 10;
+        assert_eq!(pids(&selection.choose(at(20, 11), later)), [1]);
+        assert_eq!(pids(&selection.choose(at(20, 60), later)), [2]);
+    }
+
+    #[test]
+    fn kernel_threads_need_a_pattern() {
+        let mut kernel = process(1, "kworker/0:1", 100);
+        kernel.kernel = true;
+        let mut plain = ProcessSelection::new(9, RegexSet::empty());
+        assert!(plain.choose(vec![kernel.clone()], SECOND).is_empty());
+        let mut asked = ProcessSelection::new(9, RegexSet::new(["kworker"]).expect("valid"));
+        assert_eq!(pids(&asked.choose(vec![kernel], SECOND)), [1]);
+    }
+
+    #[test]
+    fn numbers_of_a_process_never_fall() {
+        let mut selection = ProcessSelection::new(1, RegexSet::empty());
+        let _ = selection.choose(vec![process(1, "a", 10)], SECOND);
+        let chosen = selection.choose(vec![process(1, "a", 9)], SECOND);
+        assert_eq!(chosen[0].usage.cpu_nanoseconds, 10_000_000_000);
+    }
+
+    #[test]
+    fn groups_beyond_the_limit_are_other_and_stay_there() {
+        let mut selection = GroupSelection::new(3);
+        let groups = vec![
+            group("a", 5),
+            group("b", 50),
+            group("c", 500),
+            group("d", 1),
+        ];
+        let chosen = selection.choose(groups);
+        let labels: Vec<_> = chosen.iter().map(|named| named.label.as_str()).collect();
+        assert_eq!(labels, ["c", "b", "other"]);
+        let other = &chosen[2].group;
+        assert_eq!(
+            (other.usage.cpu_nanoseconds, other.processes, other.started),
+            (6, 2, 4)
+        );
+        // However busy `a` gets, its past is part of `other`.
+        let chosen = selection.choose(vec![group("a", 5_000), group("c", 500)]);
+        let labels: Vec<_> = chosen.iter().map(|named| named.label.as_str()).collect();
+        assert_eq!(labels, ["c", "other"]);
+    }
+
+    #[test]
+    fn a_command_called_other_shares_its_name() {
+        let chosen = GroupSelection::new(2).choose(vec![group("other", 5), group("a", 7)]);
+        let labels: Vec<_> = chosen.iter().map(|named| named.label.as_str()).collect();
+        assert_eq!(labels, ["a", "other"]);
+    }
+}

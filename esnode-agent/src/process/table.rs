@@ -1,0 +1,282 @@
+//! One pass over all processes, from the best source there is.
+
+use super::{
+    Disk, Group, Key, Process, Usage,
+    procfs::{Procfs, Units},
+};
+use crate::{
+    bpf::{
+        Bpf, BpfError, MapStatus, Part, ProgramStatus,
+        records::{self, Pass, TaskProcess, add_account, add_network},
+    },
+    error::ReadError,
+};
+use esnode_ebpf::{Account, GroupUse, Lost, Name, Network};
+use std::{collections::HashMap, path::PathBuf};
+use thiserror::Error;
+
+/// Why a pass gave nothing.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// The BPF side failed.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The `/proc` side failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Bytes that a hook saw and no group got.
+#[derive(Clone, Copy, Debug)]
+pub struct Unattributed {
+    /// What they are: `network_receive`, `disk_write` …
+    pub signal: &'static str,
+    /// Why nobody got them.
+    pub reason: &'static str,
+    /// How many since start.
+    pub bytes: u64,
+}
+
+/// Which rung of the attribution ladder a signal is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The signal.
+    pub signal: &'static str,
+    /// The rung; `none` where there is none.
+    pub source: &'static str,
+}
+
+/// Everything that one pass found.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Live processes.
+    pub processes: Vec<Process>,
+    /// Groups as the hooks know them, without their live members; `None` without hooks.
+    pub groups: Option<Vec<Group>>,
+    /// What nobody got; empty without hooks.
+    pub unattributed: Vec<Unattributed>,
+    /// Attached programs.
+    pub programs: Vec<ProgramStatus>,
+    /// How full the BPF maps are.
+    pub maps: Vec<MapStatus>,
+}
+
+/// Reads the process table.
+pub struct TableReader {
+    bpf: Option<Bpf>,
+    procfs: Procfs,
+    procfs_root: PathBuf,
+    units: Units,
+    /// Kept between passes, so that its memory is.
+    buffer: Vec<u8>,
+}
+
+impl TableReader {
+    /// Reads by `bpf` if there is one, else from the files below `procfs`.
+    #[must_use]
+    pub fn new(bpf: Option<Bpf>, procfs_root: PathBuf, units: Units) -> Self {
+        let procfs = Procfs::new(&procfs_root, units);
+        Self {
+            bpf,
+            procfs,
+            procfs_root,
+            units,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The rung in use for each signal.
+    #[must_use]
+    pub fn sources(&self) -> [Source; 3] {
+        let has = |part| self.bpf.as_ref().is_some_and(|bpf| bpf.has(part));
+        let source = |signal, yes, rung, otherwise| Source {
+            signal,
+            source: if yes { rung } else { otherwise },
+        };
+        [
+            source("process_table", self.bpf.is_some(), "iter_task", "procfs"),
+            source(
+                "ended_processes",
+                has(Part::Ended),
+                "sched_process_exit",
+                "none",
+            ),
+            source("network", has(Part::Network), "sock_length", "none"),
+        ]
+    }
+
+    /// Reads everything once.
+    ///
+    /// # Errors
+    /// If the source as a whole can't be read; single processes that can't are left out.
+    pub fn read(&mut self) -> Result<Table, TableError> {
+        let Some(bpf) = &mut self.bpf else {
+            return Ok(Table {
+                processes: self.procfs.processes()?,
+                ..Table::default()
+            });
+        };
+        // Groups first: what ends between the two reads is then missing from this pass, and in
+        // the next. The other way round it would be counted twice.
+        let settled = bpf
+            .has(Part::Ended)
+            .then(|| bpf.read_groups())
+            .transpose()?;
+        self.buffer.clear();
+        bpf.read_tasks(&mut self.buffer)?;
+        let pass = records::decode(&self.buffer)?;
+        let known = Known {
+            disk: bpf.resolved().disk,
+            network: bpf.has(Part::Network),
+        };
+        let mut table = Table {
+            programs: bpf.programs(&self.procfs_root),
+            maps: bpf
+                .maps(&pass, settled.as_ref().map(|settled| settled.len() as u64))?
+                .into(),
+            ..Table::default()
+        };
+        if let Some(settled) = settled {
+            let (groups, homeless) = known.groups(settled, &pass);
+            table.groups = Some(groups);
+            table.unattributed = known.unattributed(bpf, &homeless)?;
+        }
+        let memory = bpf.resolved().memory;
+        for task in pass.processes.iter().filter(|task| !task.dead) {
+            table.processes.push(self.process(task, known, memory)?);
+        }
+        Ok(table)
+    }
+
+    fn process(
+        &self,
+        task: &TaskProcess,
+        known: Known,
+        memory: bool,
+    ) -> Result<Process, ReadError> {
+        let mut usage = known.usage(&task.account, &task.network);
+        if task.torn
+            && let Some(second) = self.procfs.process(task.tgid)?
+        {
+            usage.cpu_nanoseconds = second.usage.cpu_nanoseconds;
+            usage.disk = second.usage.disk.or(usage.disk);
+        }
+        Ok(Process {
+            key: Key {
+                pid: task.tgid,
+                start_ticks: self.units.ticks(task.start_boottime_nanoseconds),
+            },
+            parent: task.parent_tgid,
+            name: task.name,
+            group: task.group,
+            kernel: task.kernel,
+            threads: task.threads,
+            resident_bytes: memory.then_some(task.resident_pages * self.units.page_bytes),
+            usage,
+        })
+    }
+}
+
+/// Which of the numbers in the maps and records mean something here.
+#[derive(Clone, Copy)]
+struct Known {
+    disk: bool,
+    network: bool,
+}
+
+impl Known {
+    fn usage(self, account: &Account, network: &Network) -> Usage {
+        Usage {
+            cpu_nanoseconds: account.cpu_nanoseconds,
+            disk: self.disk.then_some(Disk {
+                read_bytes: account.disk_read_bytes,
+                write_bytes: account.disk_write_bytes,
+                cancelled_write_bytes: account.disk_cancelled_write_bytes,
+            }),
+            network: self.network.then_some(*network),
+        }
+    }
+
+    /// Adds what live threads have not settled to what was. Also gives the sum of those whose
+    /// name has no group, because the map of groups was full when they took it.
+    fn groups(self, settled: Vec<(Name, GroupUse)>, pass: &Pass) -> (Vec<Group>, GroupUse) {
+        let mut index = HashMap::with_capacity(settled.len());
+        let mut groups = settled;
+        for (place, (name, _)) in groups.iter().enumerate() {
+            index.insert(*name, place);
+        }
+        let mut homeless = GroupUse::default();
+        for task in &pass.processes {
+            let place = index
+                .get(&task.group)
+                .and_then(|place| groups.get_mut(*place));
+            let group = place.map_or(&mut homeless, |(_, group)| group);
+            add_account(&mut group.account, &task.unsettled);
+            add_network(&mut group.network, &task.unsettled_network);
+        }
+        let group = |(name, group): (Name, GroupUse)| Group {
+            name,
+            usage: self.usage(&group.account, &group.network),
+            started: group.started,
+            exited: group.exited,
+            ..Group::default()
+        };
+        (groups.into_iter().map(group).collect(), homeless)
+    }
+
+    fn unattributed(self, bpf: &Bpf, homeless: &GroupUse) -> Result<Vec<Unattributed>, BpfError> {
+        const MAP_FULL: &str = "map_full";
+        const NO_PROCESS: &str = "no_process";
+        let bytes = |signal, reason, lost, homeless| {
+            Ok::<_, BpfError>(Unattributed {
+                signal,
+                reason,
+                bytes: bpf.lost(lost)? + homeless,
+            })
+        };
+        let (mut received, mut sent) = (0, 0);
+        for traffic in &homeless.network {
+            received += traffic.receive_bytes;
+            sent += traffic.transmit_bytes;
+        }
+        let account = &homeless.account;
+        let mut all = Vec::new();
+        if self.network {
+            all.push(bytes(
+                "network_receive",
+                MAP_FULL,
+                Lost::ReceiveMapFull,
+                received,
+            )?);
+            all.push(bytes(
+                "network_receive",
+                NO_PROCESS,
+                Lost::ReceiveNoProcess,
+                0,
+            )?);
+            all.push(bytes(
+                "network_transmit",
+                MAP_FULL,
+                Lost::TransmitMapFull,
+                sent,
+            )?);
+            all.push(bytes(
+                "network_transmit",
+                NO_PROCESS,
+                Lost::TransmitNoProcess,
+                0,
+            )?);
+        }
+        if self.disk {
+            let (read, written) = (account.disk_read_bytes, account.disk_write_bytes);
+            all.push(bytes("disk_read", MAP_FULL, Lost::DiskReadMapFull, read)?);
+            all.push(bytes(
+                "disk_write",
+                MAP_FULL,
+                Lost::DiskWriteMapFull,
+                written,
+            )?);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,151 @@
+//! The thread that owns the collectors. A scrape asks it for a page; scrapes that come while a
+//! pass runs are answered together by the next.
+
+use crate::{
+    collectors::{Collector, CollectorName, Sample},
+    page::{self, AgentFacts, ScrapeCounts},
+};
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// The sampler thread is gone, which is a defect: it outlives every request.
+#[derive(Debug, Error)]
+#[error("the sampler has stopped; restart the agent and report its log")]
+pub struct Stopped;
+
+type Waiter = oneshot::Sender<Bytes>;
+
+/// Asks the sampler thread for pages. Dropping the last one ends the thread.
+#[derive(Clone)]
+pub struct Sampler {
+    requests: mpsc::Sender<Waiter>,
+    scrapes: Arc<ScrapeCounts>,
+}
+
+impl Sampler {
+    /// Starts the thread with its collectors.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(
+        collectors: Vec<Collector>,
+        started: SystemTime,
+    ) -> io::Result<(Self, SamplerThread)> {
+        let (requests, waiting) = mpsc::channel();
+        let scrapes = Arc::new(ScrapeCounts::default());
+        let run = Run {
+            collectors,
+            scrapes: Arc::clone(&scrapes),
+            started,
+            passes: 0,
+            failing: HashMap::new(),
+        };
+        let thread = thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || run.serve(&waiting))?;
+        Ok((Self { requests, scrapes }, SamplerThread(thread)))
+    }
+
+    /// A page in OpenMetrics text, sampled after this call.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the thread is gone.
+    pub async fn page(&self) -> Result<Bytes, Stopped> {
+        let (waiter, page) = oneshot::channel();
+        self.requests.send(waiter).map_err(|_| Stopped)?;
+        page.await.map_err(|_| Stopped)
+    }
+
+    /// The counters of answered requests.
+    #[must_use]
+    pub fn scrapes(&self) -> &ScrapeCounts {
+        &self.scrapes
+    }
+}
+
+/// The running thread.
+pub struct SamplerThread(JoinHandle<()>);
+
+impl SamplerThread {
+    /// Waits until it has ended and its BPF programs are detached, `patience` at most: a read
+    /// that hangs in the kernel can't be interrupted, and must not hold up the end.
+    pub fn join(self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while !self.0.is_finished() {
+            if Instant::now() >= deadline {
+                warn!("a collector still hangs; leaving without it");
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        if self.0.join().is_err() {
+            error!("the sampler thread panicked");
+        }
+    }
+}
+
+struct Run {
+    collectors: Vec<Collector>,
+    scrapes: Arc<ScrapeCounts>,
+    started: SystemTime,
+    passes: u64,
+    /// What each failing collector said last.
+    failing: HashMap<CollectorName, String>,
+}
+
+impl Run {
+    fn serve(mut self, waiting: &mpsc::Receiver<Waiter>) {
+        while let Ok(first) = waiting.recv() {
+            let waiters: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
+            let Some(page) = self.pass() else { continue };
+            for waiter in waiters {
+                // A client that hung up has no use for it.
+                let _ = waiter.send(page.clone());
+            }
+        }
+    }
+
+    fn pass(&mut self) -> Option<Bytes> {
+        self.passes += 1;
+        let samples: Vec<_> = self.collectors.iter_mut().map(Collector::sample).collect();
+        for sample in &samples {
+            self.log_change(sample);
+        }
+        let agent = AgentFacts::sample(&self.scrapes, self.passes, self.started);
+        match page::render(samples, agent) {
+            Ok(page) => Some(page.into()),
+            Err(error) => {
+                error!(%error, "cannot write the page");
+                None
+            }
+        }
+    }
+
+    /// Logs when a collector begins or ceases to fail, not at every scrape.
+    fn log_change(&mut self, sample: &Sample) {
+        let collector = sample.collector;
+        match &sample.facts {
+            Ok(_) => {
+                if self.failing.remove(&collector).is_some() {
+                    info!(%collector, "collector works again");
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.failing.get(&collector) != Some(&error) {
+                    warn!(%collector, error, "collector failed");
+                    self.failing.insert(collector, error);
+                }
+            }
+        }
+    }
+}
