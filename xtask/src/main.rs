@@ -1,0 +1,50 @@
+//! `cargo xtask`: one command for each job that takes more than one step.
+//!
+//! Everything that is downloaded comes through rustup and cargo, and everything that is built
+//! stays under `target/`.
+#![forbid(unsafe_code)]
+
+mod build;
+mod build_ebpf;
+mod lint;
+mod privilege;
+mod run;
+mod step;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Build, run, test and lint esnode-core.
+///
+/// Each command brings what it needs and does no step twice: the first `run` or `test` on a
+/// fresh machine takes some minutes, the next one seconds. All results stay under `target/`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+enum Xtask {
+    Build(build::Args),
+    BuildEbpf(build_ebpf::Args),
+    Run(run::Args),
+    Test(test::Args),
+    Lint(lint::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse() {
+        Xtask::Build(args) => build::main(&args),
+        Xtask::BuildEbpf(args) => build_ebpf::main(&args),
+        Xtask::Run(args) => run::main(&args),
+        Xtask::Test(args) => test::main(&args),
+        Xtask::Lint(args) => lint::main(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        for cause in error.chain().skip(1) {
+            eprintln!("  because: {cause}");
+        }
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,157 @@
+//! `cargo xtask test`: every test that this machine can run.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    build, privilege, step,
+    tally::{Skip, Tally},
+    workspace::Workspace,
+};
+
+/// Build everything and run every test that this machine can run.
+///
+/// First the tests beside the code, then the suite that drives the real agent. The suite loads
+/// BPF programs, so it runs as root, or through sudo where that asks no password. What cannot
+/// run here is listed at the end with the reason; the last line counts all tests.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask test tcp                  all tests with `tcp` in their names
+  cargo xtask test -- --test-threads 1  arguments for the test harness")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    ebpf: build::Ebpf,
+    /// Run only tests whose names contain this
+    filter: Option<String>,
+    /// Arguments for the test harness
+    #[arg(last = true, value_name = "ARGS")]
+    harness: Vec<OsString>,
+}
+
+/// What the tests gave so far.
+#[derive(Default)]
+struct Outcome {
+    tally: Tally,
+    /// Reasons by name.
+    skips: BTreeMap<String, String>,
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    let built = build::build(&workspace, &args.ebpf)?;
+    let mut outcome = Outcome::default();
+
+    outcome.test("unit tests", args, || {
+        let mut cargo = workspace.cargo_locked("test");
+        cargo.args(["--workspace", "--exclude=esnode-tests"]);
+        built.set_object(&mut cargo);
+        cargo
+    })?;
+
+    let report = workspace.target.join("skipped-tests.tsv");
+    fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
+    let root = Root::find();
+    let runner = root.runner(&workspace)?;
+    outcome.test("black-box tests", args, || {
+        let mut cargo = workspace.cargo_locked("test");
+        cargo
+            .args(["--release", "--package=esnode-tests"])
+            .env("ESNODE_CORE", &built.agent)
+            .env("ESNODE_TEST_SKIPS", &report)
+            .envs(runner.clone());
+        cargo
+    })?;
+
+    let reported =
+        fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
+    outcome.skip(Skip::read_report(&reported));
+    Ok(outcome.finish(root))
+}
+
+impl Outcome {
+    /// Compiles tests, which ends everything when it fails, then runs and counts them.
+    fn test(&mut self, name: &str, args: &Args, cargo: impl Fn() -> Command) -> Result<()> {
+        step::run(&format!("Building the {name}"), cargo().arg("--no-run"))?;
+        let mut cargo = cargo();
+        cargo.arg("--no-fail-fast").args(&args.filter);
+        cargo.arg("--").args(&args.harness);
+        let (status, output) = step::tee(&format!("Running the {name}"), &mut cargo)?;
+        let mut tally = Tally::read(&output);
+        if !status.success() && tally.failed == 0 {
+            eprintln!("error: the {name} ended early ({status}), which counts as one failure");
+            tally.failed = 1;
+        }
+        self.tally += tally;
+        self.skip(Skip::read_output(&output));
+        Ok(())
+    }
+
+    /// Takes note of skipped tests; of the reasons for one test, the last is kept.
+    fn skip(&mut self, skips: Vec<Skip>) {
+        self.skips
+            .extend(skips.into_iter().map(|skip| (skip.name, skip.reason)));
+    }
+
+    fn finish(self, root: Root) -> ExitCode {
+        step::announce("The tests are done");
+        if root == Root::Unavailable {
+            step::print(
+                "The black-box tests ran without root, as sudo is missing or asks for a password.",
+            );
+        }
+        if self.skips.is_empty() && self.tally.skipped == 0 {
+            step::print("Nothing was skipped.");
+        } else {
+            step::print("Skipped on this machine:");
+        }
+        for (name, reason) in &self.skips {
+            step::print(&format!("  {name}: {reason}"));
+        }
+        step::print(&self.tally.to_string());
+        ExitCode::from(u8::from(self.tally.failed > 0))
+    }
+}
+
+/// How the black-box tests become root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Already,
+    Sudo,
+    Unavailable,
+}
+
+impl Root {
+    fn find() -> Self {
+        if privilege::is_root() {
+            Self::Already
+        } else if privilege::has_free_sudo() {
+            Self::Sudo
+        } else {
+            Self::Unavailable
+        }
+    }
+
+    /// The variable that makes cargo start the tests, and only them, through sudo.
+    fn runner(self, workspace: &Workspace) -> Result<Option<(String, String)>> {
+        if self != Self::Sudo {
+            return Ok(None);
+        }
+        let rustc = workspace.rustc(&["-vV"])?;
+        let host = rustc
+            .lines()
+            .find_map(|line| line.strip_prefix("host: "))
+            .context("`rustc -vV` names no host")?;
+        let name = host.to_uppercase().replace(['-', '.'], "_");
+        let keep = privilege::preserve_env(["ESNODE_CORE", "ESNODE_TEST_SKIPS"]);
+        Ok(Some((
+            format!("CARGO_TARGET_{name}_RUNNER"),
+            format!("sudo -n {keep} --"),
+        )))
+    }
+}
