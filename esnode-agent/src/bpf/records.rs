@@ -1,7 +1,9 @@
 //! Decodes what the task iterator writes: a pass over all tasks, folded into processes.
 
 use super::BpfError;
-use esnode_ebpf::{Account, NAME_LEN, Name, Network, PROTOCOLS, Traffic, flag, record};
+use esnode_ebpf::{
+    Account, LeaderRecord, NAME_LEN, Name, Network, PROTOCOLS, Traffic, flag, record,
+};
 use std::collections::HashMap;
 
 /// One process, as the iterator met its threads.
@@ -31,17 +33,24 @@ pub struct TaskProcess {
     pub resident_pages: u64,
     /// CPU and disk of all its threads, the ended ones too.
     pub account: Account,
-    /// Traffic of all its threads, the ended ones too.
-    pub network: Network,
+    /// Its traffic, if it has any.
+    pub traffic: Option<Box<TaskTraffic>>,
     /// The part of `account` of threads alive that no group has got yet.
     pub unsettled: Account,
-    /// The part of `network` of threads alive that no group has got yet.
-    pub unsettled_network: Network,
     /// A thread came or went between the visits to this process's threads, so that one may have
     /// been counted twice or not at all in `account`.
     pub torn: bool,
     seen: u32,
     led: bool,
+}
+
+/// Traffic of one process. Few processes have any, so it is kept apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskTraffic {
+    /// Of all its threads, the ended ones too.
+    pub network: Network,
+    /// The part of threads alive that no group has got yet.
+    pub unsettled: Network,
 }
 
 /// Everything that one pass read.
@@ -60,8 +69,12 @@ pub struct Pass {
 /// # Errors
 /// [`BpfError::Record`] if the bytes are not what the contract says.
 pub fn decode(bytes: &[u8]) -> Result<Pass, BpfError> {
-    let mut pass = Pass::default();
-    let mut index = HashMap::with_capacity(bytes.len() / size_of::<esnode_ebpf::LeaderRecord>());
+    let most = bytes.len() / size_of::<LeaderRecord>();
+    let mut pass = Pass {
+        processes: Vec::with_capacity(most),
+        ..Pass::default()
+    };
+    let mut index = HashMap::with_capacity(most);
     let mut reader = Reader { bytes, at: 0 };
     while reader.at < bytes.len() {
         reader
@@ -101,7 +114,7 @@ impl Reader<'_> {
             record::PROCESS_NETWORK => {
                 pass.tracked_processes += 1;
                 self.u64()?;
-                add_network(&mut process.network, &self.network()?);
+                add_network(&mut traffic_of(process).network, &self.network()?);
             }
             _ => return None,
         }
@@ -143,11 +156,12 @@ impl Reader<'_> {
     fn thread_network(&mut self, process: &mut TaskProcess) -> Option<()> {
         let left_process = self.u64()?;
         let (network, settled) = (self.network()?, self.network()?);
+        let traffic = traffic_of(process);
         if left_process == 0 {
-            add_network(&mut process.network, &network);
+            add_network(&mut traffic.network, &network);
         }
         add_network(
-            &mut process.unsettled_network,
+            &mut traffic.unsettled,
             &subtract_network(&network, &settled),
         );
         Some(())
@@ -188,6 +202,10 @@ impl Reader<'_> {
         self.at += N;
         Some(*taken)
     }
+}
+
+fn traffic_of(process: &mut TaskProcess) -> &mut TaskTraffic {
+    process.traffic.get_or_insert_default()
 }
 
 /// Adds one account to another.
@@ -314,8 +332,9 @@ mod tests {
             .u64s(&[0; 16])
             .0;
         let pass = decode(&bytes).expect("valid");
-        assert_eq!(pass.processes[0].network[0].receive_bytes, 1);
-        assert_eq!(pass.processes[0].unsettled_network[3].transmits, 16);
+        let traffic = pass.processes[0].traffic.as_ref().expect("has traffic");
+        assert_eq!(traffic.network[0].receive_bytes, 1);
+        assert_eq!(traffic.unsettled[3].transmits, 16);
         assert_eq!(pass.tracked_processes, 1);
     }
 

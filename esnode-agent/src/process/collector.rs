@@ -91,7 +91,7 @@ impl ProcessCollector {
             .replace(now)
             .map_or(Duration::ZERO, |last| now - last);
         let alive = table.processes.len();
-        let shown = self.processes.choose(table.processes, elapsed);
+        let shown = self.processes.choose(&table.processes, elapsed);
         Ok(ProcessFacts {
             hidden: alive - shown.len(),
             shown,

@@ -20,13 +20,15 @@ const HYSTERESIS: f64 = 1.5;
 /// The group of everything beyond the limit.
 pub const OTHER: &str = "other";
 
-/// What is remembered of a process between passes.
+/// What is remembered of every process between passes.
 #[derive(Clone, Copy, Debug)]
 struct Track {
-    usage: Usage,
+    cpu_nanoseconds: u64,
+    bytes: u64,
     /// Decayed sum of CPU seconds and bytes.
     score: f64,
-    shown: bool,
+    /// The pass that saw it last.
+    pass: u64,
 }
 
 /// Picks the processes that get series of their own.
@@ -34,7 +36,19 @@ struct Track {
 pub struct ProcessSelection {
     limit: usize,
     patterns: RegexSet,
+    pass: u64,
     tracks: HashMap<Key, Track>,
+    /// What the last page said of those that it showed.
+    shown: HashMap<Key, Usage>,
+}
+
+/// A place in the order of who is shown.
+struct Rank {
+    wanted: bool,
+    score: f64,
+    key: Key,
+    /// Index among the processes.
+    place: usize,
 }
 
 impl ProcessSelection {
@@ -44,65 +58,86 @@ impl ProcessSelection {
         Self {
             limit,
             patterns,
+            pass: 0,
             tracks: HashMap::new(),
+            shown: HashMap::new(),
         }
     }
 
-    /// Keeps the processes to be shown, `elapsed` after the last call, the busiest first. Their
+    /// Gives the processes to be shown, `elapsed` after the last call, the busiest first. Their
     /// numbers never fall from one call to the next. Kernel threads are only shown if a pattern
     /// matches.
     #[must_use]
-    pub fn choose(&mut self, processes: Vec<Process>, elapsed: Duration) -> Vec<Process> {
-        let decay = 0.5_f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        let mut tracks = HashMap::with_capacity(processes.len());
-        let mut candidates = Vec::with_capacity(processes.len());
-        for mut process in processes {
-            let before = self.tracks.get(&process.key);
-            let mut recent = process.usage;
-            if let Some(before) = before {
-                process.usage.raise_to(&before.usage);
-                recent = process.usage.since(&before.usage);
-            }
-            let score = before.map_or(0.0, |before| before.score) * decay + weight(&recent);
-            tracks.insert(
-                process.key,
-                Track {
-                    usage: process.usage,
-                    score,
-                    shown: false,
-                },
-            );
-            let wanted = !self.patterns.is_empty() && self.patterns.is_match(&label(process.name));
-            if wanted || !process.kernel {
-                let stays = before.is_some_and(|before| before.shown);
-                let rank = if stays { score * HYSTERESIS } else { score };
-                candidates.push((wanted, rank, process));
-            }
-        }
-        candidates.sort_by(|(wanted_a, rank_a, a), (wanted_b, rank_b, b)| {
-            wanted_b
-                .cmp(wanted_a)
-                .then(rank_b.total_cmp(rank_a))
+    pub fn choose(&mut self, processes: &[Process], elapsed: Duration) -> Vec<Process> {
+        let mut ranks = self.rank(processes, elapsed);
+        ranks.sort_unstable_by(|a, b| {
+            let by_score = b.score.total_cmp(&a.score);
+            b.wanted
+                .cmp(&a.wanted)
+                .then(by_score)
                 .then(a.key.cmp(&b.key))
         });
-        candidates.truncate(self.limit);
-        let chosen: Vec<_> = candidates
-            .into_iter()
-            .map(|(_, _, process)| process)
-            .collect();
-        for process in &chosen {
-            if let Some(track) = tracks.get_mut(&process.key) {
-                track.shown = true;
+        ranks.truncate(self.limit);
+        let chosen = ranks.iter().filter_map(|rank| processes.get(rank.place));
+        let mut chosen: Vec<_> = chosen.cloned().collect();
+        for process in &mut chosen {
+            if let Some(before) = self.shown.get(&process.key) {
+                process.usage.raise_to(before);
             }
         }
-        self.tracks = tracks;
+        self.shown = chosen
+            .iter()
+            .map(|process| (process.key, process.usage))
+            .collect();
         chosen
+    }
+
+    /// Updates what is remembered, and ranks everyone who may be shown.
+    fn rank(&mut self, processes: &[Process], elapsed: Duration) -> Vec<Rank> {
+        self.pass += 1;
+        let decay = 0.5_f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        let mut ranks = Vec::with_capacity(processes.len());
+        for (place, process) in processes.iter().enumerate() {
+            let key = process.key;
+            let track = self.tracks.entry(key).or_insert(Track {
+                cpu_nanoseconds: 0,
+                bytes: 0,
+                score: 0.0,
+                pass: 0,
+            });
+            let (cpu_nanoseconds, bytes) = (process.usage.cpu_nanoseconds, process.usage.bytes());
+            let recent = weight(
+                cpu_nanoseconds.saturating_sub(track.cpu_nanoseconds),
+                bytes.saturating_sub(track.bytes),
+            );
+            let score = track.score * decay + recent;
+            *track = Track {
+                cpu_nanoseconds,
+                bytes,
+                score,
+                pass: self.pass,
+            };
+
+            let wanted = !self.patterns.is_empty() && self.patterns.is_match(&label(process.name));
+            if wanted || !process.kernel {
+                let stays = self.shown.contains_key(&key);
+                let score = if stays { score * HYSTERESIS } else { score };
+                ranks.push(Rank {
+                    wanted,
+                    score,
+                    key,
+                    place,
+                });
+            }
+        }
+        self.tracks.retain(|_, track| track.pass == self.pass);
+        ranks
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rank, not a reading")]
-fn weight(usage: &Usage) -> f64 {
-    usage.cpu_nanoseconds as f64 / 1e9 + usage.bytes() as f64 / BYTES_PER_CPU_SECOND
+fn weight(cpu_nanoseconds: u64, bytes: u64) -> f64 {
+    cpu_nanoseconds as f64 / 1e9 + bytes as f64 / BYTES_PER_CPU_SECOND
 }
 
 /// A group with the text of its label.
@@ -135,11 +170,8 @@ impl GroupSelection {
     /// Splits off the groups beyond the limit into `other`.
     #[must_use]
     pub fn choose(&mut self, mut groups: Vec<Group>) -> Vec<NamedGroup> {
-        groups.sort_by(|a, b| {
-            weight(&b.usage)
-                .total_cmp(&weight(&a.usage))
-                .then(a.name.cmp(&b.name))
-        });
+        let weight = |group: &Group| weight(group.usage.cpu_nanoseconds, group.usage.bytes());
+        groups.sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.name.cmp(&b.name)));
         let mut chosen = Vec::new();
         let mut other: Option<Group> = None;
         for group in groups {
@@ -234,18 +266,18 @@ mod tests {
             process(2, "busy", 9),
             process(3, "vllm", 0),
         ];
-        assert_eq!(pids(&selection.choose(all, SECOND)), [3, 2]);
+        assert_eq!(pids(&selection.choose(&all, SECOND)), [3, 2]);
     }
 
     #[test]
     fn recent_use_wins_over_old_but_not_for_a_trifle() {
         let mut selection = ProcessSelection::new(1, RegexSet::empty());
         let at = |a, b| vec![process(1, "a", a), process(2, "b", b)];
-        assert_eq!(pids(&selection.choose(at(10, 0), SECOND)), [1]);
+        assert_eq!(pids(&selection.choose(&at(10, 0), SECOND)), [1]);
         // Ten half-lives later, both have used a little, b somewhat more.
         let later = HALF_LIFE * 10;
-        assert_eq!(pids(&selection.choose(at(20, 11), later)), [1]);
-        assert_eq!(pids(&selection.choose(at(20, 60), later)), [2]);
+        assert_eq!(pids(&selection.choose(&at(20, 11), later)), [1]);
+        assert_eq!(pids(&selection.choose(&at(20, 60), later)), [2]);
     }
 
     #[test]
@@ -253,16 +285,16 @@ mod tests {
         let mut kernel = process(1, "kworker/0:1", 100);
         kernel.kernel = true;
         let mut plain = ProcessSelection::new(9, RegexSet::empty());
-        assert!(plain.choose(vec![kernel.clone()], SECOND).is_empty());
+        assert!(plain.choose(&[kernel.clone()], SECOND).is_empty());
         let mut asked = ProcessSelection::new(9, RegexSet::new(["kworker"]).expect("valid"));
-        assert_eq!(pids(&asked.choose(vec![kernel], SECOND)), [1]);
+        assert_eq!(pids(&asked.choose(&[kernel], SECOND)), [1]);
     }
 
     #[test]
     fn numbers_of_a_process_never_fall() {
         let mut selection = ProcessSelection::new(1, RegexSet::empty());
-        let _ = selection.choose(vec![process(1, "a", 10)], SECOND);
-        let chosen = selection.choose(vec![process(1, "a", 9)], SECOND);
+        let _ = selection.choose(&[process(1, "a", 10)], SECOND);
+        let chosen = selection.choose(&[process(1, "a", 9)], SECOND);
         assert_eq!(chosen[0].usage.cpu_nanoseconds, 10_000_000_000);
     }
 

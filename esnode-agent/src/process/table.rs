@@ -142,6 +142,7 @@ impl TableReader {
             table.unattributed = known.unattributed(bpf, &homeless)?;
         }
         let memory = bpf.resolved().memory;
+        table.processes.reserve(pass.processes.len());
         for task in pass.processes.iter().filter(|task| !task.dead) {
             table.processes.push(self.process(task, known, memory)?);
         }
@@ -154,7 +155,13 @@ impl TableReader {
         known: Known,
         memory: bool,
     ) -> Result<Process, ReadError> {
-        let mut usage = known.usage(&task.account, &task.network);
+        let mut usage = known.usage(
+            &task.account,
+            &task
+                .traffic
+                .as_ref()
+                .map_or_else(Network::default, |traffic| traffic.network),
+        );
         if task.torn
             && let Some(second) = self.procfs.process(task.tgid)?
         {
@@ -212,7 +219,9 @@ impl Known {
                 .and_then(|place| groups.get_mut(*place));
             let group = place.map_or(&mut homeless, |(_, group)| group);
             add_account(&mut group.account, &task.unsettled);
-            add_network(&mut group.network, &task.unsettled_network);
+            if let Some(traffic) = &task.traffic {
+                add_network(&mut group.network, &traffic.unsettled);
+            }
         }
         let group = |(name, group): (Name, GroupUse)| Group {
             name,
