@@ -55,7 +55,7 @@ pub fn load_bpf(cli: &Cli) -> Option<Bpf> {
         info!("BPF is off (--no-bpf): processes are read from /proc");
         return None;
     }
-    let loaded = Bpf::load(&cli.sources.sysfs, cli.sources.capacities());
+    let loaded = Bpf::load(&cli.sources.sysfs, cli.sources.bpf());
     // Loading reads all types of the kernel; that memory is not needed again.
     sys::release_free_memory();
     match loaded {

@@ -1,6 +1,6 @@
 //! The command line. Every flag is an environment variable as well.
 
-use crate::{bpf::Capacities, collectors::CollectorName, version};
+use crate::{bpf, collectors::CollectorName, version};
 use clap::{Args, Parser, ValueEnum};
 use regex::{Regex, RegexSet};
 use std::{net::SocketAddr, path::PathBuf};
@@ -108,6 +108,11 @@ pub struct Sources {
     #[arg(long, env = "ESNODE_BPF_GROUPS", value_name = "N", default_value_t = 8_192,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub bpf_groups: u32,
+
+    /// Attach an empty program beside each of ours: with kernel.bpf_stats_enabled=1, the page
+    /// then tells what counting costs above calling any program
+    #[arg(long, env = "ESNODE_BPF_BASELINE")]
+    pub bpf_baseline: bool,
 }
 
 impl Sources {
@@ -124,13 +129,14 @@ impl Sources {
             .collect()
     }
 
-    /// Capacities of the BPF maps.
+    /// How to load BPF.
     #[must_use]
-    pub fn capacities(&self) -> Capacities {
-        Capacities {
+    pub fn bpf(&self) -> bpf::Options {
+        bpf::Options {
             threads: self.bpf_threads,
             processes: self.bpf_processes,
             groups: self.bpf_groups,
+            baseline: self.bpf_baseline,
         }
     }
 }

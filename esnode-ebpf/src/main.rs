@@ -15,6 +15,7 @@
     reason = "each read of kernel memory and each map value is a raw pointer; the verifier checks what `unsafe` promises"
 )]
 
+mod baseline;
 mod kernel;
 mod lifetime;
 mod network;

@@ -1,26 +1,35 @@
 //! The BPF side of the agent: loading, attaching, and reading what the programs counted.
 
 pub mod btf;
+mod error;
+mod hooks;
 pub mod layout;
 pub mod records;
+mod status;
 pub mod sys;
+
+pub use error::BpfError;
+pub use hooks::Part;
+pub use status::{MapStatus, ProgramStatus, RunStatistics};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError},
-    programs::{Iter, Program, ProgramError},
+    programs::{Iter, Program},
 };
 use aya_log::EbpfLogger;
+use error::{map_error, no_such_map};
 use esnode_ebpf::{GroupUse, Lost, Name, globals, maps, programs};
-use layout::{LayoutError, Resolved};
+use hooks::{Attached, program};
+use layout::Resolved;
 use records::Pass;
+use status::parse_statistics;
 use std::{
     fs,
     io::{self, Read},
     os::fd::{AsFd, AsRawFd},
     path::Path,
 };
-use thiserror::Error;
 
 #[cfg(bpf_object)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("ESNODE_BPF_OBJECT")));
@@ -33,198 +42,26 @@ pub fn is_embedded() -> bool {
     OBJECT.is_some()
 }
 
-/// Why BPF is not used.
-#[derive(Debug, Error)]
-pub enum BpfError {
-    /// The binary was built by plain `cargo build`.
-    #[error("this binary was built without BPF objects: build it with `cargo xtask build`")]
-    NotEmbedded,
-    /// The kernel does not describe its types, or not readably.
-    #[error("cannot read the kernel's BTF at {path} (CONFIG_DEBUG_INFO_BTF): {source}")]
-    NoBtf {
-        /// Where it should be.
-        path: String,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A field could not be found.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// A map or the object could not be created; without CAP_BPF, CAP_PERFMON or CAP_SYS_ADMIN
-    /// the kernel refuses the first map.
-    #[error("cannot load the BPF object: {}", error_chain(.0))]
-    Load(#[from] aya::EbpfError),
-    /// A program was refused.
-    #[error("cannot {action} the BPF program {program}: {}", first_lines(.source))]
-    Program {
-        /// Its name.
-        program: &'static str,
-        /// `load` or `attach`.
-        action: &'static str,
-        /// The kernel's answer.
-        source: Box<ProgramError>,
-    },
-    /// A map could not be opened or written.
-    #[error("cannot use the BPF map {map}: {source}")]
-    Map {
-        /// Its name.
-        map: &'static str,
-        /// The kernel's answer.
-        source: Box<MapError>,
-    },
-    /// A map could not be read, or the iterator failed.
-    #[error("cannot read {what}: {source}")]
-    Read {
-        /// Map or iterator.
-        what: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Records do not fit the contract.
-    #[error("the task iterator wrote something else than agreed, at byte {at} of {len}")]
-    Record {
-        /// Where decoding stopped.
-        at: usize,
-        /// Bytes read in this pass.
-        len: usize,
-    },
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// A verifier log runs over pages; its last lines tell what was refused.
-fn first_lines(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let tail = lines
-                .get(lines.len().saturating_sub(3)..)
-                .unwrap_or_default();
-            format!(
-                "{io_error}; the verifier's last words: {}",
-                tail.join(" | ")
-            )
-        }
-        other => error_chain(other),
-    }
-}
-
-/// How many entries the maps may hold. Entries are made as they are needed.
+/// How to load. Entries of maps are made as they are needed.
 #[derive(Clone, Copy, Debug)]
-pub struct Capacities {
+pub struct Options {
     /// Threads that use the network, and tasks that were settled and still exist.
     pub threads: u32,
     /// Processes that lost a thread which had used the network.
     pub processes: u32,
     /// Command names since start.
     pub groups: u32,
+    /// Attach an empty program to each hook as well, to compare with.
+    pub baseline: bool,
 }
-
-/// One program, as it is attached.
-#[derive(Clone, Debug)]
-pub struct ProgramStatus {
-    /// Name of the program.
-    pub program: &'static str,
-    /// What it hangs on, such as `tp_btf/sched_process_exit`.
-    pub attach: &'static str,
-    /// Runs and the time they took; only while `kernel.bpf_stats_enabled` is 1.
-    pub statistics: Option<RunStatistics>,
-}
-
-/// From the kernel's BPF statistics.
-#[derive(Clone, Copy, Debug)]
-pub struct RunStatistics {
-    /// How often it ran.
-    pub runs: u64,
-    /// How long, in nanoseconds, over all runs.
-    pub nanoseconds: u64,
-}
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug)]
-pub struct MapStatus {
-    /// Name of the map.
-    pub map: &'static str,
-    /// Entries it holds, as far as the last pass met them.
-    pub entries: Option<u64>,
-    /// Entries it can hold.
-    pub capacity: u64,
-    /// How often an entry was refused because it was full.
-    pub refused: u64,
-}
-
-/// A hook and the program for it.
-struct Hook {
-    program: &'static str,
-    attach: &'static str,
-    needed_for: Part,
-}
-
-/// What stops working without a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// What ended processes used, and what others used before an exec.
-    Ended,
-    /// Network bytes, which also need [`Part::Ended`].
-    Network,
-}
-
-const HOOKS: [Hook; 6] = [
-    Hook {
-        program: programs::TASK_NEWTASK,
-        attach: "tp_btf/task_newtask",
-        needed_for: Part::Ended,
-    },
-    Hook {
-        program: programs::TASK_RENAME,
-        attach: "tp_btf/task_rename",
-        needed_for: Part::Ended,
-    },
-    Hook {
-        program: programs::SCHED_PROCESS_FREE,
-        attach: "tp_btf/sched_process_free",
-        needed_for: Part::Ended,
-    },
-    Hook {
-        program: programs::SCHED_PROCESS_EXIT,
-        attach: "tp_btf/sched_process_exit",
-        needed_for: Part::Ended,
-    },
-    Hook {
-        program: programs::SOCK_SEND_LENGTH,
-        attach: "tp_btf/sock_send_length",
-        needed_for: Part::Network,
-    },
-    Hook {
-        program: programs::SOCK_RECV_LENGTH,
-        attach: "tp_btf/sock_recv_length",
-        needed_for: Part::Network,
-    },
-];
 
 /// The loaded programs and their maps. Dropping it detaches them.
 pub struct Bpf {
     ebpf: Ebpf,
     lost: Array<MapData, u64>,
-    capacities: Capacities,
+    options: Options,
     resolved: Resolved,
-    attached: Vec<(&'static str, &'static str)>,
+    attached: Vec<Attached>,
     refused: Vec<(Part, BpfError)>,
 }
 
@@ -233,7 +70,7 @@ impl Bpf {
     ///
     /// # Errors
     /// Why not even the process table can be read by BPF.
-    pub fn load(sysfs: &Path, capacities: Capacities) -> Result<Self, BpfError> {
+    pub fn load(sysfs: &Path, options: Options) -> Result<Self, BpfError> {
         let object = OBJECT.ok_or(BpfError::NotEmbedded)?;
         let path = sysfs.join("kernel/btf/vmlinux");
         let no_btf = |source| BpfError::NoBtf {
@@ -249,23 +86,32 @@ impl Bpf {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global(globals::LAYOUT, &resolved.layout, true)
-            .map_max_entries(maps::THREADS, capacities.threads)
-            .map_max_entries(maps::PROCESSES, capacities.processes)
-            .map_max_entries(maps::GROUPS, capacities.groups)
+            .map_max_entries(maps::THREADS, options.threads)
+            .map_max_entries(maps::PROCESSES, options.processes)
+            .map_max_entries(maps::GROUPS, options.groups)
             .load(object)?;
         let lost = open(&mut ebpf, maps::LOST)?;
         let mut bpf = Self {
             ebpf,
             lost,
-            capacities,
+            options,
             resolved,
             attached: Vec::new(),
             refused: Vec::new(),
         };
         bpf.load_iterator(&btf)?;
-        bpf.attach_part(Part::Ended, &btf);
-        if bpf.has(Part::Ended) && resolved.network {
-            bpf.attach_part(Part::Network, &btf);
+        for part in [Part::Ended, Part::Network] {
+            let possible = part == Part::Ended || (bpf.has(Part::Ended) && resolved.network);
+            if possible {
+                match part.attach(&mut bpf.ebpf, &btf) {
+                    Ok(attached) => bpf.attached.extend(attached),
+                    Err(error) => bpf.refused.push((part, error)),
+                }
+            }
+        }
+        if options.baseline {
+            let attached = hooks::attach_empty(&mut bpf.ebpf, &btf)?;
+            bpf.attached.extend(attached);
         }
         bpf.name_groups()?;
         Ok(bpf)
@@ -280,14 +126,11 @@ impl Bpf {
     /// Whether all hooks of a part are attached.
     #[must_use]
     pub fn has(&self, part: Part) -> bool {
-        HOOKS
-            .iter()
-            .filter(|hook| hook.needed_for == part)
-            .all(|hook| {
-                self.attached
-                    .iter()
-                    .any(|(program, _)| *program == hook.program)
-            })
+        part.hooks().all(|hook| {
+            self.attached
+                .iter()
+                .any(|(program, _)| *program == hook.program)
+        })
     }
 
     /// What the kernel's fields allow.
@@ -358,7 +201,7 @@ impl Bpf {
     pub fn programs(&self, procfs: &Path) -> Vec<ProgramStatus> {
         let counting = fs::read_to_string(procfs.join("sys/kernel/bpf_stats_enabled"))
             .is_ok_and(|enabled| enabled.trim() != "0");
-        let status = |(program, attach): &(&'static str, &'static str)| ProgramStatus {
+        let status = |(program, attach): &Attached| ProgramStatus {
             program,
             attach,
             statistics: if counting {
@@ -375,11 +218,12 @@ impl Bpf {
     /// # Errors
     /// If a map can't be read.
     pub fn maps(&self, pass: &Pass, groups: Option<u64>) -> Result<[MapStatus; 3], BpfError> {
-        let Capacities {
+        let Options {
             threads,
             processes,
             groups: names,
-        } = self.capacities;
+            ..
+        } = self.options;
         let status = |map, entries, capacity: u32, refused| {
             Ok::<_, BpfError>(MapStatus {
                 map,
@@ -415,31 +259,6 @@ impl Bpf {
             })?;
         self.attached.push((programs::TASKS, "iter/task"));
         Ok(())
-    }
-
-    /// Attaches the hooks of one part. If one is refused, the part's other hooks are taken away
-    /// again: half of it would publish numbers that only look right.
-    fn attach_part(&mut self, part: Part, btf: &Btf) {
-        let hooks = || HOOKS.iter().filter(|hook| hook.needed_for == part);
-        for hook in hooks() {
-            match attach(&mut self.ebpf, hook.program, btf) {
-                Ok(()) => self.attached.push((hook.program, hook.attach)),
-                Err(error) => {
-                    self.refused.push((part, error));
-                    break;
-                }
-            }
-        }
-        if !self.has(part) {
-            self.attached
-                .retain(|(program, _)| hooks().all(|hook| hook.program != *program));
-            for hook in hooks() {
-                if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(hook.program) {
-                    // Unloading detaches; it fails only for a program that isn't loaded.
-                    let _ = program.unload();
-                }
-            }
-        }
     }
 
     /// Makes an entry for every command name that is alive, as the hooks do for those to come:
@@ -478,52 +297,6 @@ impl Bpf {
 
 const BPF_NOEXIST: u64 = 1;
 
-/// Parses `/proc/self/fdinfo/FD` of a BPF program.
-fn parse_statistics(text: &str) -> Option<RunStatistics> {
-    let field = |name: &str| {
-        text.lines().find_map(|line| {
-            line.strip_prefix(name)?
-                .strip_prefix(':')?
-                .trim()
-                .parse()
-                .ok()
-        })
-    };
-    Some(RunStatistics {
-        runs: field("run_cnt")?,
-        nanoseconds: field("run_time_ns")?,
-    })
-}
-
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, BpfError>
-where
-    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
-{
-    let failed = |source| BpfError::Program {
-        program: name,
-        action: "find",
-        source,
-    };
-    ebpf.program_mut(name)
-        .ok_or_else(|| failed(Box::new(ProgramError::NotLoaded)))?
-        .try_into()
-        .map_err(|error| failed(Box::new(error)))
-}
-
-fn attach(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), BpfError> {
-    let failed = |action| {
-        move |source| BpfError::Program {
-            program: name,
-            action,
-            source: Box::new(source),
-        }
-    };
-    let program = program::<aya::programs::BtfTracePoint>(ebpf, name)?;
-    program.load(name, btf).map_err(failed("load"))?;
-    program.attach().map_err(failed("attach"))?;
-    Ok(())
-}
-
 fn open<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, BpfError>
 where
     T: TryFrom<Map, Error = MapError>,
@@ -532,31 +305,4 @@ where
         .take_map(name)
         .ok_or_else(|| map_error(name, no_such_map(name)))?;
     map.try_into().map_err(|source| map_error(name, source))
-}
-
-fn no_such_map(name: &str) -> MapError {
-    MapError::InvalidName {
-        name: name.to_owned(),
-    }
-}
-
-fn map_error(map: &'static str, source: MapError) -> BpfError {
-    BpfError::Map {
-        map,
-        source: Box::new(source),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_from_fdinfo() {
-        let text =
-            "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1500\nrun_cnt:\t10\nrecursion_misses:\t0\n";
-        let statistics = parse_statistics(text).expect("both fields");
-        assert_eq!((statistics.runs, statistics.nanoseconds), (10, 1500));
-        assert!(parse_statistics("run_cnt:\t10\n").is_none());
-    }
 }
