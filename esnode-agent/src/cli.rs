@@ -94,7 +94,7 @@ pub struct Sources {
 
     /// Entries of the BPF map of threads: those that use the network, those that exec'ed, and
     /// those that end. Memory is used as entries are; beyond, traffic is unattributed
-    #[arg(long, env = "ESNODE_BPF_THREADS", value_name = "N", default_value_t = 131_072,
+    #[arg(long, env = "ESNODE_BPF_THREADS", value_name = "N", default_value_t = 65_536,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub bpf_threads: u32,
 

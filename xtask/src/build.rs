@@ -49,6 +49,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Builds the agent with the BPF programs inside.
+pub(crate) fn with_ebpf(workspace: &Workspace) -> Result<Built> {
+    build(workspace, &Ebpf { no_ebpf: false })
+}
+
 /// Builds the agent.
 pub(crate) fn build(workspace: &Workspace, ebpf: &Ebpf) -> Result<Built> {
     let object = if ebpf.no_ebpf {

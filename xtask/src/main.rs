@@ -4,6 +4,7 @@
 //! stays under `target/`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod lint;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Build, run, test and lint esnode-core.
+/// Build, run, test, lint and measure esnode-core.
 ///
 /// Each command brings what it needs and does no step twice: the first `run` or `test` on a
 /// fresh machine takes some minutes, the next one seconds. All results stay under `target/`.
@@ -30,6 +31,7 @@ enum Xtask {
     Run(run::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Xtask::Run(args) => run::main(&args),
         Xtask::Test(args) => test::main(&args),
         Xtask::Lint(args) => lint::main(&args),
+        Xtask::Bench(args) => bench::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error}");

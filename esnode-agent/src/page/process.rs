@@ -246,16 +246,23 @@ fn encode_usage(page: &mut Page<'_>, prefix: &str, whose: &str, rows: &[Row<'_>]
             &format!("{help} {whose} since the agent started, from the socket layer"),
             rows.iter().flat_map(|row| {
                 let network = row.usage.network.iter().flat_map(|network| network.iter());
-                network.zip(Protocol::ALL).map(move |(traffic, protocol)| {
-                    (
-                        Labels(row.owner, Some(protocol_label(protocol))),
-                        number(traffic),
-                    )
+                let used = network
+                    .zip(Protocol::ALL)
+                    .filter(|(traffic, _)| is_used(traffic));
+                used.map(move |(traffic, protocol)| {
+                    let labels = Labels(row.owner, Some(protocol_label(protocol)));
+                    (labels, number(traffic))
                 })
             }),
         )?;
     }
     Ok(())
+}
+
+/// Whether a protocol was ever used, in either direction. Series for the others would be most
+/// of the page, and say nothing.
+fn is_used(traffic: &Traffic) -> bool {
+    traffic.receives > 0 || traffic.transmits > 0
 }
 
 fn protocol_label(protocol: Protocol) -> &'static str {
