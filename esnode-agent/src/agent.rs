@@ -136,8 +136,8 @@ fn processes(cli: &Cli, bpf: Option<Bpf>, units: Units) -> Result<ProcessCollect
         TableReader::new(bpf, procfs.clone(), units),
         ProcessSelection::new(cli.page.process_limit, patterns),
         GroupSelection::new(cli.page.group_limit),
+        cli.sources.bpf_groups as usize,
         boot_time_seconds(procfs),
-        units.ticks_per_second,
     ))
 }
 

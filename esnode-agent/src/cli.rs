@@ -1,7 +1,7 @@
 //! The command line. Every flag is an environment variable as well.
 
 use crate::{bpf, collectors::CollectorName, version};
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum, builder::FalseyValueParser};
 use regex::{Regex, RegexSet};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -69,7 +69,7 @@ pub struct Sources {
 
     /// Load no BPF programs: processes come from /proc, nothing is known of network bytes, nor of
     /// what processes used after the last scrape they lived to see
-    #[arg(long, env = "ESNODE_NO_BPF")]
+    #[arg(long, env = "ESNODE_NO_BPF", value_parser = FalseyValueParser::new())]
     pub no_bpf: bool,
 
     /// Run only these collectors (repeat, or separate by commas)
@@ -111,7 +111,7 @@ pub struct Sources {
 
     /// Attach an empty program beside each of ours: with kernel.bpf_stats_enabled=1, the page
     /// then tells what counting costs above calling any program
-    #[arg(long, env = "ESNODE_BPF_BASELINE")]
+    #[arg(long, env = "ESNODE_BPF_BASELINE", value_parser = FalseyValueParser::new())]
     pub bpf_baseline: bool,
 }
 
@@ -232,6 +232,9 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn pattern(text: &str) -> Result<Regex, String> {
+    if text.is_empty() {
+        return Err("an empty expression matches every process".to_owned());
+    }
     // The library draws an arrow below the expression; its last line says it in words.
     Regex::new(text).map_err(|error| {
         error
@@ -311,6 +314,7 @@ mod tests {
             (["--group-limit", "0"], "from 1 on"),
             (["--select", "a("], "unclosed group"),
             (["--collectors", "gpuu"], "possible values: cpu"),
+            (["--select", ""], "matches every process"),
             (["--bpf-groups", "0"], "0 is not in"),
         ] {
             let error = parse(&arguments).expect_err("invalid").to_string();

@@ -4,6 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use core::ptr;
 use esnode_ebpf::{Account, Layout, NAME_LEN, Name};
 
+const PF_EXITING: u32 = 0x0000_0004;
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// Set by the agent before loading, and then a constant to the verifier, which removes every
@@ -91,6 +92,12 @@ pub(crate) fn is_leader<M: Memory>(task: *const u8) -> bool {
 #[inline(always)]
 pub(crate) fn is_kernel_thread<M: Memory>(task: *const u8) -> bool {
     M::field::<u32>(task, offset!(task_flags)) & PF_KTHREAD != 0
+}
+
+/// Whether the task has begun to exit.
+#[inline(always)]
+pub(crate) fn is_exiting<M: Memory>(task: *const u8) -> bool {
+    M::field::<u32>(task, offset!(task_flags)) & PF_EXITING != 0
 }
 
 /// The task's command name.

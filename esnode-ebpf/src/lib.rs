@@ -227,6 +227,8 @@ pub mod flag {
     pub const DEAD: u32 = 2;
     /// The thread has an entry in [`maps::THREADS`](super::maps::THREADS).
     pub const TRACKED: u32 = 4;
+    /// The thread has begun to exit (`PF_EXITING`).
+    pub const EXITING: u32 = 8;
 }
 
 /// One thread, as the iterator met it.

@@ -70,10 +70,20 @@ pub(crate) fn sched_process_exit(context: BtfTracePointContext) -> i32 {
     let task: *const u8 = context.arg(0);
     let signal: *const u8 = pointer::<Probe>(task, offset!(task_signal));
     let name = group(pointer::<Probe>(task, offset!(task_group_leader)));
-    if let Some(thread) = settle(task, &name, tables::group(&name))
-        && Probe::field::<u32>(signal, offset!(signal_live)) != 0
-    {
-        leave_process(&context, thread, signal);
+    let group = tables::group(&name);
+    if let Some(thread) = settle(task, &name, group) {
+        if Probe::field::<u32>(signal, offset!(signal_live)) != 0 {
+            leave_process(&context, thread, signal);
+        }
+    } else {
+        // Without an entry nobody will know that it was paid; the iterator passes over it, and
+        // what its teardown uses is lost.
+        tables::refuse_ending();
+        let account = task_account::<Probe>(task);
+        match group {
+            Some(group) => pay_account(group, &account),
+            None => lose_account(&account),
+        }
     }
     if offset!(exit_tells_process_dead) == 1 && context.arg::<u64>(1) & 0xff != 0 {
         exited(&name);
@@ -98,13 +108,6 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
         }
         settle(task, &name, tables::group(&name));
         let _ = THREADS.remove(task.expose_provenance() as u64);
-    } else {
-        // Its exit was not settled, because the map was full or the agent came later.
-        let account = task_account::<Probe>(task);
-        match if leader { tables::group(&name) } else { None } {
-            Some(group) => pay_account(group, &account),
-            None => lose_account(&account),
-        }
     }
     if leader {
         let _ = PROCESSES.remove(pointer::<Probe>(task, offset!(task_signal)) as u64);
@@ -135,8 +138,7 @@ fn exited(name: &Name) {
 
 /// Gives a group what one thread used since it was last settled.
 ///
-/// `None` if the thread's entry could not be made: then nothing was given, and
-/// [`sched_process_free`] makes up for it.
+/// `None` if the thread's entry could not be made: then nothing was given.
 #[inline(always)]
 fn settle(task: *const u8, name: &Name, group: Option<*mut GroupUse>) -> Option<*mut ThreadUse> {
     let account = task_account::<Probe>(task);

@@ -72,6 +72,12 @@ pub(crate) fn lose(what: Lost, value: u64) {
     }
 }
 
+/// Counts an entry of [`THREADS`] that was refused to a task that ends: nothing was lost.
+#[inline(always)]
+pub(crate) fn refuse_ending() {
+    lose(Lost::ThreadsRefused, 1);
+}
+
 /// Counts a refused entry. True for the first one and then at each power of two, when it is
 /// worth a line in the log.
 #[inline(always)]
@@ -91,8 +97,15 @@ pub(crate) fn thread(task: u64) -> Option<*mut ThreadUse> {
     if let Some(entry) = THREADS.get_ptr_mut(task) {
         return Some(entry);
     }
-    let _ = THREADS.insert(task, &NEW_THREAD, u64::from(BPF_NOEXIST));
-    THREADS.get_ptr_mut(task)
+    // Twice: in a burst the kernel's stock of free entries can run out, and is filled up by an
+    // interrupt that the first try causes.
+    for _ in 0..2 {
+        let _ = THREADS.insert(task, &NEW_THREAD, u64::from(BPF_NOEXIST));
+        if let Some(entry) = THREADS.get_ptr_mut(task) {
+            return Some(entry);
+        }
+    }
+    None
 }
 
 /// The entry of a process, made if there is none; `None` if the map is full.

@@ -1,7 +1,9 @@
 //! The process table: one record per thread, more for those that used the network.
 
 use crate::{
-    kernel::{Memory, Typed, is_kernel_thread, is_leader, name, offset, pointer, task_account},
+    kernel::{
+        Memory, Typed, is_exiting, is_kernel_thread, is_leader, name, offset, pointer, task_account,
+    },
     tables::{PROCESSES, THREADS},
 };
 use aya_ebpf::{bindings::seq_file, helpers::bpf_seq_write};
@@ -40,6 +42,9 @@ extern "C" fn tasks(context: *const TaskContext) -> i32 {
     let mut flags = 0;
     if is_kernel_thread::<Typed>(task) {
         flags |= flag::KERNEL;
+    }
+    if is_exiting::<Typed>(task) {
+        flags |= flag::EXITING;
     }
     if Typed::field::<i32>(signal, offset!(signal_live)) == 0 {
         flags |= flag::DEAD;

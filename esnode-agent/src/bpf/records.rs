@@ -131,10 +131,11 @@ impl Reader<'_> {
         process.kernel |= flags & flag::KERNEL != 0;
         process.dead |= flags & flag::DEAD != 0;
         add_account(&mut process.account, &account);
-        add_account(
-            &mut process.unsettled,
-            &subtract_account(&account, &settled),
-        );
+        // An ending thread without an entry was paid for at once, or ended before the agent began.
+        if flags & (flag::EXITING | flag::TRACKED) != flag::EXITING {
+            let due = subtract_account(&account, &settled);
+            add_account(&mut process.unsettled, &due);
+        }
         Some(u64::from(flags & flag::TRACKED != 0))
     }
 
@@ -310,6 +311,24 @@ mod tests {
         assert_eq!(process.account.cpu_nanoseconds, 111);
         assert_eq!(process.account.disk_cancelled_write_bytes, 444);
         assert_eq!(process.unsettled.disk_read_bytes, 2 + 15);
+    }
+
+    #[test]
+    fn an_ending_thread_without_an_entry_was_paid_for() {
+        let ending = |flags| {
+            Writer::default()
+                .u32s(&[record::THREAD, 10, 2, flags])
+                .u64s(&[5; 4])
+                .u64s(&[1; 4])
+                .leader(10, 2, [0; 4], [0; 4])
+                .0
+        };
+        let unsettled = |bytes: &[u8]| decode(bytes).expect("valid").processes[0].unsettled;
+        assert_eq!(unsettled(&ending(flag::EXITING)).disk_read_bytes, 0);
+        assert_eq!(
+            unsettled(&ending(flag::EXITING | flag::TRACKED)).disk_read_bytes,
+            4
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
 use clap::ValueEnum;
 use std::{
     fmt,
+    panic::{self, AssertUnwindSafe},
     path::Path,
     time::{Duration, Instant},
 };
@@ -52,6 +53,9 @@ pub enum CollectError {
     /// The process table could not be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A defect of the collector.
+    #[error("the collector panicked: please report the lines above this in the log")]
+    Panicked,
 }
 
 /// Facts that know their families.
@@ -82,7 +86,7 @@ pub struct Sample {
     /// How long it took.
     pub duration: Duration,
     /// Its facts, or why there are none.
-    pub facts: Result<Box<dyn Encode + Send>, CollectError>,
+    pub facts: Facts,
 }
 
 impl Collector {
@@ -97,15 +101,22 @@ impl Collector {
         }
     }
 
-    /// Samples once, and measures that: no collector does it itself.
-    pub fn sample(&mut self) -> Sample {
-        let begun = Instant::now();
-        let facts = match self {
+    fn facts(&mut self) -> Facts {
+        match self {
             Self::Cpu(collector) => boxed(collector.sample()),
             Self::Load(collector) => boxed(collector.sample()),
             Self::Memory(collector) => boxed(collector.sample()),
             Self::Process(collector) => boxed(collector.sample()),
-        };
+        }
+    }
+
+    /// Samples once, and measures that: no collector does it itself.
+    pub fn sample(&mut self) -> Sample {
+        let begun = Instant::now();
+        // A defect in one must not take the others down. What the panic left half-done is only
+        // the collector's own state, which the next pass overwrites or fails on again.
+        let facts = panic::catch_unwind(AssertUnwindSafe(|| self.facts()))
+            .unwrap_or(Err(CollectError::Panicked));
         Sample {
             collector: self.name(),
             duration: begun.elapsed(),
@@ -114,7 +125,10 @@ impl Collector {
     }
 }
 
-fn boxed<F, E>(facts: Result<F, E>) -> Result<Box<dyn Encode + Send>, CollectError>
+/// Facts that can be written, or why there are none.
+pub type Facts = Result<Box<dyn Encode + Send>, CollectError>;
+
+fn boxed<F, E>(facts: Result<F, E>) -> Facts
 where
     F: Encode + Send + 'static,
     E: Into<CollectError>,

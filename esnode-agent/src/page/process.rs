@@ -127,10 +127,10 @@ impl ProcessFacts {
     /// Start of a process in seconds since 1970; empty if the boot time is unknown.
     #[expect(
         clippy::cast_precision_loss,
-        reason = "ticks of centuries are below 2^52"
+        reason = "hundredths of seconds are shown"
     )]
     fn start_time(&self, process: &Process) -> String {
-        let since_boot = process.key.start_ticks as f64 / self.ticks_per_second as f64;
+        let since_boot = process.key.start_nanoseconds as f64 / 1e9;
         self.boot_time_seconds
             .map_or_else(String::new, |boot| format!("{:.2}", boot + since_boot))
     }

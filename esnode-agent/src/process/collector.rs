@@ -28,8 +28,6 @@ pub struct ProcessFacts {
     pub maps: Vec<MapStatus>,
     /// When the kernel booted, in seconds since 1970, to turn start times into dates.
     pub boot_time_seconds: Option<f64>,
-    /// Clock ticks per second.
-    pub ticks_per_second: u64,
 }
 
 /// Reads processes and keeps what must outlive them.
@@ -41,28 +39,27 @@ pub struct ProcessCollector {
     groups: GroupSelection,
     last: Option<Instant>,
     boot_time_seconds: Option<f64>,
-    ticks_per_second: u64,
 }
 
 impl ProcessCollector {
-    /// Shows what the two selections leave of what `reader` finds.
+    /// Shows what the two selections leave of what `reader` finds. Without hooks, at most
+    /// `names` groups are kept.
     #[must_use]
     pub fn new(
         reader: TableReader,
         processes: ProcessSelection,
         groups: GroupSelection,
+        names: usize,
         boot_time_seconds: Option<f64>,
-        ticks_per_second: u64,
     ) -> Self {
         Self {
             reader,
             kernel_ledger: KernelLedger::default(),
-            observed_ledger: ObservedLedger::default(),
+            observed_ledger: ObservedLedger::new(names),
             processes,
             groups,
             last: None,
             boot_time_seconds,
-            ticks_per_second,
         }
     }
 
@@ -77,13 +74,13 @@ impl ProcessCollector {
     /// # Errors
     /// If the process table can't be read.
     pub fn sample(&mut self) -> Result<ProcessFacts, TableError> {
-        let table = self.reader.read()?;
+        let mut table = self.reader.read()?;
         let groups = match table.groups {
             Some(mut groups) => {
                 self.kernel_ledger.complete(&mut groups, &table.processes);
                 groups
             }
-            None => self.observed_ledger.book(&table.processes),
+            None => self.observed_ledger.book(&mut table.processes),
         };
         let now = Instant::now();
         let elapsed = self
@@ -101,7 +98,6 @@ impl ProcessCollector {
             programs: table.programs,
             maps: table.maps,
             boot_time_seconds: self.boot_time_seconds,
-            ticks_per_second: self.ticks_per_second,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The accounts of groups, which outlive their processes.
 
-use super::{Group, Key, Process, Usage};
-use esnode_ebpf::Name;
+use super::{Disk, Group, Key, Process, Usage, selection::OTHER};
+use esnode_ebpf::{NAME_LEN, Name};
 use std::collections::{HashMap, HashSet};
 
 /// Live members of a group: what can be counted afresh in every pass.
@@ -50,51 +50,128 @@ impl KernelLedger {
     }
 }
 
+/// What was last seen of a process.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    group: Name,
+    parent: u32,
+    usage: Usage,
+    pass: u64,
+}
+
 /// Keeps groups from one look at the processes to the next, where no hook tells of the ended:
 /// what a process used after the last look is lost, and those never seen do not exist.
-#[derive(Debug, Default)]
+///
+/// Disk bytes are an exception: when a process is waited for, the kernel adds its account to its
+/// parent's, where it is found. The part that was already booked for the child is then taken off
+/// what is booked for the parent.
+#[derive(Debug)]
 pub struct ObservedLedger {
+    limit: usize,
+    pass: u64,
     groups: HashMap<Name, Group>,
-    known: HashMap<Key, (Name, Usage)>,
-    begun: bool,
+    known: HashMap<Key, Seen>,
+    /// Booked for ended children, and to be found once more in the account of this parent.
+    inherited: HashMap<u32, Disk>,
 }
 
 impl ObservedLedger {
+    /// Keeps at most `limit` names; processes of further ones go to [`OTHER`].
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            pass: 0,
+            groups: HashMap::new(),
+            known: HashMap::new(),
+            inherited: HashMap::new(),
+        }
+    }
+
     /// Books what `processes` used since the last call; gives all groups.
-    pub fn book(&mut self, processes: &[Process]) -> Vec<Group> {
-        let mut seen = HashSet::with_capacity(processes.len());
-        for process in processes {
-            seen.insert(process.key);
+    pub fn book(&mut self, processes: &mut [Process]) -> Vec<Group> {
+        self.pass += 1;
+        let begun = self.pass > 1;
+        for process in processes.iter_mut() {
+            if self.groups.len() >= self.limit && !self.groups.contains_key(&process.group) {
+                process.group = other();
+            }
+            let before = self.known.get(&process.key);
+            let mut due = before.map_or(process.usage, |seen| process.usage.since(&seen.usage));
+            if let (Some(due), Some(inherited)) =
+                (&mut due.disk, self.inherited.get_mut(&process.key.pid))
+            {
+                take_inherited(due, inherited);
+            }
             let group = self.groups.entry(process.group).or_insert_with(|| Group {
                 name: process.group,
                 usage: nothing_of(&process.usage),
                 ..Group::default()
             });
-            if let Some((name, before)) = self.known.get(&process.key) {
-                group.usage.add(&process.usage.since(before));
-                group.started += u64::from(*name != process.group);
-            } else {
-                group.usage.add(&process.usage);
-                group.started += u64::from(self.begun);
-            }
-            self.known
-                .insert(process.key, (process.group, process.usage));
+            group.usage.add(&due);
+            group.started += u64::from(before.map_or(begun, |seen| seen.group != process.group));
+            let seen = Seen {
+                group: process.group,
+                parent: process.parent,
+                usage: process.usage,
+                pass: self.pass,
+            };
+            self.known.insert(process.key, seen);
         }
-        let groups = &mut self.groups;
-        self.known.retain(|key, (name, _)| {
-            let alive = seen.contains(key);
-            if !alive && let Some(group) = groups.get_mut(name) {
-                group.exited += 1;
-            }
-            alive
-        });
-        self.begun = true;
+        self.forget_ended();
         let alive = count_alive(processes);
         for group in self.groups.values_mut() {
             set_alive(group, alive.get(&group.name));
         }
         self.groups.values().cloned().collect()
     }
+
+    /// Counts those that this pass did not see as ended.
+    fn forget_ended(&mut self) {
+        let ended: Vec<_> = self
+            .known
+            .extract_if(|_, seen| seen.pass != self.pass)
+            .map(|(_, seen)| seen)
+            .collect();
+        for seen in ended {
+            if let Some(group) = self.groups.get_mut(&seen.group) {
+                group.exited += 1;
+            }
+            if let Some(disk) = seen.usage.disk {
+                let sum = self.inherited.entry(seen.parent).or_default();
+                sum.read_bytes += disk.read_bytes;
+                sum.write_bytes += disk.write_bytes;
+                sum.cancelled_write_bytes += disk.cancelled_write_bytes;
+            }
+        }
+        let parents: HashSet<u32> = self.known.keys().map(|key| key.pid).collect();
+        self.inherited
+            .retain(|parent, rest| parents.contains(parent) && *rest != Disk::default());
+    }
+}
+
+/// Takes off `due` what was booked before, as far as it has arrived.
+fn take_inherited(due: &mut Disk, inherited: &mut Disk) {
+    let take = |due: &mut u64, inherited: &mut u64| {
+        let arrived = (*due).min(*inherited);
+        *due -= arrived;
+        *inherited -= arrived;
+    };
+    take(&mut due.read_bytes, &mut inherited.read_bytes);
+    take(&mut due.write_bytes, &mut inherited.write_bytes);
+    take(
+        &mut due.cancelled_write_bytes,
+        &mut inherited.cancelled_write_bytes,
+    );
+}
+
+/// The name of the group of names beyond the limit.
+fn other() -> Name {
+    let mut bytes = [0; NAME_LEN];
+    for (to, from) in bytes.iter_mut().zip(OTHER.bytes()) {
+        *to = from;
+    }
+    Name::from_bytes(bytes)
 }
 
 fn set_alive(group: &mut Group, alive: Option<&Alive>) {
@@ -112,21 +189,21 @@ fn set_alive(group: &mut Group, alive: Option<&Alive>) {
 fn nothing_of(usage: &Usage) -> Usage {
     Usage {
         cpu_nanoseconds: 0,
-        disk: usage.disk.map(|_| super::Disk::default()),
+        disk: usage.disk.map(|_| Disk::default()),
         network: usage.network.map(|_| esnode_ebpf::Network::default()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Disk, *};
+    use super::*;
 
     fn process(pid: u32, name: &[u8; 16], cpu: u64, read: Option<u64>) -> Process {
         let name = Name::from_bytes(*name);
         Process {
             key: Key {
                 pid,
-                start_ticks: 1,
+                start_nanoseconds: 1,
             },
             parent: 1,
             name,
@@ -159,10 +236,10 @@ mod tests {
 
     #[test]
     fn an_observed_group_keeps_what_its_dead_used() {
-        let mut ledger = ObservedLedger::default();
-        ledger.book(&[process(1, SH, 5, Some(50))]);
-        ledger.book(&[process(1, SH, 7, Some(70)), process(2, SH, 1, Some(10))]);
-        let groups = ledger.book(&[process(2, SH, 4, Some(10))]);
+        let mut ledger = ObservedLedger::new(8);
+        ledger.book(&mut [process(1, SH, 5, Some(50))]);
+        ledger.book(&mut [process(1, SH, 7, Some(70)), process(2, SH, 1, Some(10))]);
+        let groups = ledger.book(&mut [process(2, SH, 4, Some(10))]);
         let group = find(&groups, SH);
         assert_eq!(group.usage.cpu_nanoseconds, 7 + 4);
         assert_eq!(group.usage.disk.map(|disk| disk.read_bytes), Some(80));
@@ -172,14 +249,37 @@ mod tests {
 
     #[test]
     fn a_rename_moves_nothing_that_was_booked() {
-        let mut ledger = ObservedLedger::default();
-        ledger.book(&[process(1, SH, 5, None)]);
-        let groups = ledger.book(&[process(1, LS, 8, None)]);
+        let mut ledger = ObservedLedger::new(8);
+        ledger.book(&mut [process(1, SH, 5, None)]);
+        let groups = ledger.book(&mut [process(1, LS, 8, None)]);
         assert_eq!(find(&groups, SH).usage.cpu_nanoseconds, 5);
         assert_eq!(find(&groups, LS).usage.cpu_nanoseconds, 3);
         assert_eq!(find(&groups, LS).started, 1);
         assert_eq!(find(&groups, SH).exited, 0);
         assert_eq!(find(&groups, LS).usage.disk, None);
+    }
+
+    #[test]
+    fn a_child_that_was_waited_for_counts_once() {
+        let mut ledger = ObservedLedger::new(8);
+        let parent = |read| process(1, SH, 1, Some(read));
+        let child = process(2, LS, 1, Some(70));
+        ledger.book(&mut [parent(10), child.clone()]);
+        // Ended, but its account has not arrived yet.
+        ledger.book(&mut [parent(10)]);
+        // It read 5 more before it ended, and the parent itself 3.
+        let groups = ledger.book(&mut [parent(10 + 75 + 3)]);
+        let read = |name| find(&groups, name).usage.disk.map(|disk| disk.read_bytes);
+        assert_eq!((read(SH), read(LS)), (Some(10 + 5 + 3), Some(70)));
+    }
+
+    #[test]
+    fn names_beyond_the_limit_share_a_group() {
+        let mut ledger = ObservedLedger::new(1);
+        let groups = ledger.book(&mut [process(1, SH, 5, None), process(2, LS, 7, None)]);
+        assert_eq!(find(&groups, SH).usage.cpu_nanoseconds, 5);
+        let other = find(&groups, b"other\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!((other.usage.cpu_nanoseconds, other.processes), (7, 1));
     }
 
     #[test]

@@ -9,15 +9,16 @@ pub mod procfs;
 pub mod selection;
 pub mod table;
 
-use esnode_ebpf::{Name, Network};
+use esnode_ebpf::{NAME_LEN, Name, Network};
+use std::fmt::Write;
 
 /// Identity of a process: a process id is used again, together with its start time it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Process id (thread group id).
     pub pid: u32,
-    /// Start time in clock ticks since boot, as field 22 of `/proc/PID/stat`.
-    pub start_ticks: u64,
+    /// Start time since boot; from `/proc`, which counts in ticks of 10 ms, rounded down.
+    pub start_nanoseconds: u64,
 }
 
 /// Disk bytes, as `/proc/PID/io` has them.
@@ -137,8 +138,8 @@ pub struct Group {
     pub exited: u64,
 }
 
-/// A command name as text for a label. Bytes that are no UTF-8 become U+FFFD, and control
-/// characters, which would break the lines of the page's readers, their `\xNN` form.
+/// A command name as text for a label. Different names have different labels: bytes that are no
+/// UTF-8, and control characters, become `\xNN`, and so a backslash becomes two.
 #[must_use]
 pub fn label(name: Name) -> String {
     let bytes = name.to_bytes();
@@ -146,11 +147,26 @@ pub fn label(name: Name) -> String {
         .iter()
         .position(|byte| *byte == 0)
         .unwrap_or(bytes.len());
-    let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
-    if text.contains(char::is_control) {
-        text.escape_default().to_string()
-    } else {
-        text.into_owned()
+    let mut label = String::with_capacity(NAME_LEN);
+    for chunk in bytes.get(..end).unwrap_or_default().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' => label.push_str(r"\\"),
+                _ if character.is_control() => {
+                    push_escaped(&mut label, character.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                _ => label.push(character),
+            }
+        }
+        push_escaped(&mut label, chunk.invalid());
+    }
+    label
+}
+
+fn push_escaped(label: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(label, r"\x{byte:02x}");
     }
 }
 
@@ -194,17 +210,10 @@ mod tests {
 
     #[test]
     fn labels_are_text() {
-        assert_eq!(
-            label(Name::from_bytes(*b"a \"b\" \\c\0\0\0\0\0\0\0\0")),
-            "a \"b\" \\c"
-        );
-        assert_eq!(
-            label(Name::from_bytes(*b"caf\xe9\0\0\0\0\0\0\0\0\0\0\0\0")),
-            "caf\u{fffd}"
-        );
-        assert_eq!(
-            label(Name::from_bytes(*b"a\nb\0\0\0\0\0\0\0\0\0\0\0\0\0")),
-            "a\\nb"
-        );
+        let of = |bytes: &[u8; NAME_LEN]| label(Name::from_bytes(*bytes));
+        assert_eq!(of(b"a \"b\"\0\0\0\0\0\0\0\0\0\0\0"), "a \"b\"");
+        assert_eq!(of(b"caf\xe9\0\0\0\0\0\0\0\0\0\0\0\0"), r"caf\xe9");
+        assert_eq!(of(b"caf\\xe9\0\0\0\0\0\0\0\0\0"), r"caf\\xe9");
+        assert_eq!(of(b"a\nb\xc3\xa9\0\0\0\0\0\0\0\0\0\0\0"), "a\\x0ab\u{e9}");
     }
 }

@@ -31,11 +31,10 @@ impl Units {
         }
     }
 
-    /// Nanoseconds as clock ticks, rounded down as the kernel does.
+    /// Clock ticks in nanoseconds.
     #[must_use]
-    pub fn ticks(&self, nanoseconds: u64) -> u64 {
-        // As `nsec_to_clock_t`, for the tick rates that divide a second.
-        nanoseconds / (1_000_000_000 / self.ticks_per_second)
+    pub fn nanoseconds(&self, ticks: u64) -> u64 {
+        ticks.saturating_mul(1_000_000_000 / self.ticks_per_second)
     }
 }
 
@@ -193,7 +192,7 @@ impl Procfs {
         Ok(Some(Process {
             key: Key {
                 pid,
-                start_ticks: stat.start_ticks,
+                start_nanoseconds: self.units.nanoseconds(stat.start_ticks),
             },
             parent: stat.parent,
             name: stat.name,
@@ -202,7 +201,7 @@ impl Procfs {
             threads: stat.threads,
             resident_bytes: Some(stat.resident_pages * self.units.page_bytes),
             usage: Usage {
-                cpu_nanoseconds: stat.cpu_ticks * (1_000_000_000 / self.units.ticks_per_second),
+                cpu_nanoseconds: self.units.nanoseconds(stat.cpu_ticks),
                 disk: self.disk(pid),
                 network: None,
             },
@@ -264,14 +263,5 @@ mod tests {
         };
         assert_eq!(parse_io(text), Ok(disk));
         assert_eq!(parse_io("rchar: 1\n"), Err("read_bytes"));
-    }
-
-    #[test]
-    fn ticks_round_down() {
-        let units = Units {
-            ticks_per_second: 100,
-            page_bytes: 4096,
-        };
-        assert_eq!(units.ticks(1_239_999_999), 123);
     }
 }

@@ -222,7 +222,7 @@ mod tests {
         Process {
             key: Key {
                 pid,
-                start_ticks: 0,
+                start_nanoseconds: 0,
             },
             parent: 1,
             name: name(command),

@@ -171,7 +171,7 @@ impl TableReader {
         Ok(Process {
             key: Key {
                 pid: task.tgid,
-                start_ticks: self.units.ticks(task.start_boottime_nanoseconds),
+                start_nanoseconds: task.start_boottime_nanoseconds,
             },
             parent: task.parent_tgid,
             name: task.name,
