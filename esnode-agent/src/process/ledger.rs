@@ -56,7 +56,6 @@ struct Seen {
     group: Name,
     parent: u32,
     usage: Usage,
-    pass: u64,
 }
 
 /// Keeps groups from one look at the processes to the next, where no hook tells of the ended:
@@ -92,6 +91,7 @@ impl ObservedLedger {
     pub fn book(&mut self, processes: &mut [Process]) -> Vec<Group> {
         self.pass += 1;
         let begun = self.pass > 1;
+        self.forget_ended(processes);
         for process in processes.iter_mut() {
             if self.groups.len() >= self.limit && !self.groups.contains_key(&process.group) {
                 process.group = other();
@@ -114,11 +114,9 @@ impl ObservedLedger {
                 group: process.group,
                 parent: process.parent,
                 usage: process.usage,
-                pass: self.pass,
             };
             self.known.insert(process.key, seen);
         }
-        self.forget_ended();
         let alive = count_alive(processes);
         for group in self.groups.values_mut() {
             set_alive(group, alive.get(&group.name));
@@ -126,11 +124,12 @@ impl ObservedLedger {
         self.groups.values().cloned().collect()
     }
 
-    /// Counts those that this pass did not see as ended.
-    fn forget_ended(&mut self) {
+    /// Counts those that are not among `processes` as ended.
+    fn forget_ended(&mut self, processes: &[Process]) {
+        let alive: HashSet<Key> = processes.iter().map(|process| process.key).collect();
         let ended: Vec<_> = self
             .known
-            .extract_if(|_, seen| seen.pass != self.pass)
+            .extract_if(|key, _| !alive.contains(key))
             .map(|(_, seen)| seen)
             .collect();
         for seen in ended {
@@ -144,7 +143,7 @@ impl ObservedLedger {
                 sum.cancelled_write_bytes += disk.cancelled_write_bytes;
             }
         }
-        let parents: HashSet<u32> = self.known.keys().map(|key| key.pid).collect();
+        let parents: HashSet<u32> = alive.iter().map(|key| key.pid).collect();
         self.inherited
             .retain(|parent, rest| parents.contains(parent) && *rest != Disk::default());
     }
@@ -265,12 +264,22 @@ mod tests {
         let parent = |read| process(1, SH, 1, Some(read));
         let child = process(2, LS, 1, Some(70));
         ledger.book(&mut [parent(10), child.clone()]);
-        // Ended, but its account has not arrived yet.
-        ledger.book(&mut [parent(10)]);
-        // It read 5 more before it ended, and the parent itself 3.
-        let groups = ledger.book(&mut [parent(10 + 75 + 3)]);
-        let read = |name| find(&groups, name).usage.disk.map(|disk| disk.read_bytes);
-        assert_eq!((read(SH), read(LS)), (Some(10 + 5 + 3), Some(70)));
+        let read =
+            |groups: &[Group], name| find(groups, name).usage.disk.map(|disk| disk.read_bytes);
+        // It read 5 more before it ended, and its account arrived at once.
+        let groups = ledger.book(&mut [parent(10 + 75)]);
+        assert_eq!(
+            (read(&groups, SH), read(&groups, LS)),
+            (Some(10 + 5), Some(70))
+        );
+        // Of another, the account has not arrived yet.
+        ledger.book(&mut [parent(10 + 75), child]);
+        ledger.book(&mut [parent(10 + 75)]);
+        let groups = ledger.book(&mut [parent(10 + 75 + 70 + 3)]);
+        assert_eq!(
+            (read(&groups, SH), read(&groups, LS)),
+            (Some(10 + 5 + 3), Some(140))
+        );
     }
 
     #[test]
