@@ -10,6 +10,15 @@
 // `core` has no atomic types for BPF, only the intrinsic that they are made of.
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "see above")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::inline_always,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::needless_pass_by_value,
+    reason = "sizes fit 32 bits; the verifier checks every index; a call is another function to \
+              it; an offset and its load are one step; the macro passes contexts by value"
+)]
 #![allow(
     unsafe_code,
     reason = "each read of kernel memory and each map value is a raw pointer; the verifier checks what `unsafe` promises"

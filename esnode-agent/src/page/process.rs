@@ -125,14 +125,11 @@ impl ProcessFacts {
     }
 
     /// Start of a process in seconds since 1970; empty if the boot time is unknown.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "hundredths of seconds are shown"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "microseconds are shown")]
     fn start_time(&self, process: &Process) -> String {
         let since_boot = process.key.start_nanoseconds as f64 / 1e9;
         self.boot_time_seconds
-            .map_or_else(String::new, |boot| format!("{:.2}", boot + since_boot))
+            .map_or_else(String::new, |boot| format!("{:.6}", boot + since_boot))
     }
 
     fn encode_lifetimes(&self, page: &mut Page<'_>) -> fmt::Result {
