@@ -28,6 +28,7 @@ pub(crate) fn task_newtask(context: BtfTracePointContext) -> i32 {
     // not pass for this task's.
     let _ = THREADS.remove(task.expose_provenance() as u64);
     if flags & CLONE_THREAD == 0 {
+        let _ = PROCESSES.remove(pointer::<Probe>(task, offset!(task_signal)) as u64);
         started(&context, &group(task));
     }
     0

@@ -215,10 +215,15 @@ fn encode_usage(page: &mut Page<'_>, prefix: &str, whose: &str, rows: &[Row<'_>]
             |disk| disk.cancelled_write_bytes,
         ),
     ];
+    // The kernel adds the account of a child that was waited for to its parent's.
+    let account = match prefix {
+        "process" => "as in /proc/PID/io, children that it waited for included",
+        _ => "each counted once, by the account of /proc/PID/io",
+    };
     for (what, help, number) in disk {
         page.counter(
             &format!("esnode_{prefix}_disk_{what}_bytes"),
-            &format!("Bytes {help} {whose} as in /proc/PID/io"),
+            &format!("Bytes {help} {whose} {account}"),
             rows.iter()
                 .filter_map(|row| Some((plain(row), number(row.usage.disk.as_ref()?)))),
         )?;

@@ -87,7 +87,7 @@ impl TableReader {
 
     /// The rung in use for each signal.
     #[must_use]
-    pub fn sources(&self) -> [Source; 3] {
+    pub fn sources(&self) -> [Source; 4] {
         let has = |part| self.bpf.as_ref().is_some_and(|bpf| bpf.has(part));
         let source = |signal, yes, rung, otherwise| Source {
             signal,
@@ -102,6 +102,8 @@ impl TableReader {
                 "none",
             ),
             source("network", has(Part::Network), "sock_length", "none"),
+            // What leaves a TCP socket by splice(2) passes no hook.
+            source("splice_receive", false, "tcp_sock", "none"),
         ]
     }
 
@@ -117,13 +119,25 @@ impl TableReader {
             });
         };
         // Groups first: what ends between the two reads is then missing from this pass, and in
-        // the next. The other way round it would be counted twice.
-        let settled = bpf
+        // the next. The other way round it would be counted twice. If something did end, another
+        // try may meet a quieter moment.
+        let mut settled = bpf
             .has(Part::Ended)
             .then(|| bpf.read_groups())
             .transpose()?;
-        self.buffer.clear();
-        bpf.read_tasks(&mut self.buffer)?;
+        for last in [false, false, true] {
+            self.buffer.clear();
+            bpf.read_tasks(&mut self.buffer)?;
+            let Some(before) = &mut settled else { break };
+            if last {
+                break;
+            }
+            let after = bpf.read_groups()?;
+            if after == *before {
+                break;
+            }
+            *before = after;
+        }
         let pass = records::decode(&self.buffer)?;
         let known = Known {
             disk: bpf.resolved().disk,
