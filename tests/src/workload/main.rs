@@ -1,0 +1,120 @@
+//! Moves known amounts through sockets and files, and says what its system calls returned.
+//!
+//! `esnode-workload [--hold] COMMAND ARGUMENT…`; the commands are in [`run`]. What was moved goes
+//! to stdout in the lines of `esnode_tests::tally`, and `done` at the end; with `--hold` it then
+//! waits until stdin is closed.
+
+mod crowd;
+mod disk;
+mod meter;
+mod special;
+mod sys;
+mod threads;
+mod transfer;
+mod transport;
+
+use std::env;
+use std::io::{self, Read as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use esnode_tests::skip::Skip;
+use esnode_tests::tally::EXIT_SKIPPED;
+use nix::unistd::alarm;
+
+use crate::meter::say;
+
+/// Seconds after which a workload that is stuck is killed by the kernel.
+const PATIENCE: u32 = 150;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let hold = words.first() == Some(&"--hold");
+    if hold {
+        words.remove(0);
+    }
+    alarm::set(PATIENCE);
+    match run(&words, hold) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(Skip(reason)) => {
+                say(&format!("skip {reason}\n"));
+                ExitCode::from(u8::try_from(EXIT_SKIPPED).unwrap_or(1))
+            }
+            Err(error) => {
+                eprintln!("workload {arguments:?}: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// Does what the command line asks for, and waits where it should.
+fn run(words: &[&str], hold: bool) -> Result<()> {
+    match *words {
+        ["idle"] => {}
+        ["move", method, transport, transmit, receive] => {
+            transfer::command(method, transport, transmit.parse()?, receive.parse()?)?;
+        }
+        ["special", case, transport, transmit] => {
+            special::command(case, transport, transmit.parse()?)?;
+        }
+        ["threads", count, ending, bytes] => {
+            return threads::many(count.parse()?, ending.parse()?, bytes.parse()?);
+        }
+        ["leader-ends", bytes] => return threads::leader_ends(bytes.parse()?),
+        ["exec", bytes, ref next @ ..] => threads::exec(bytes.parse()?, next)?,
+        ["exec-from-thread", bytes, ref next @ ..] => {
+            threads::exec_from_thread(bytes.parse()?, next)?;
+        }
+        ["rename", name, bytes] => threads::rename(name, bytes.parse()?)?,
+        ["stages", first, second] => threads::stages(first.parse()?, second.parse()?)?,
+        ["disk", case, file, bytes] => disk::command(case, file.as_ref(), bytes.parse()?)?,
+        ["disk-exec", file, bytes, ref next @ ..] => {
+            disk::exec(file.as_ref(), bytes.parse()?, next)?;
+        }
+        ["short-lived", count, bytes, file_bytes, directory] => {
+            crowd::short_lived(
+                count.parse()?,
+                bytes.parse()?,
+                file_bytes.parse()?,
+                directory.as_ref(),
+            )?;
+        }
+        ["storm", ref names @ ..] => return crowd::storm(names),
+        ["mixed", seed, count, ref names @ ..] => {
+            crowd::mixed(seed.parse()?, count.parse()?, names)?;
+        }
+        ["burst", seed] => crowd::burst(seed.parse()?)?,
+        ["child-writes", file, bytes] => crowd::child_writes(file.as_ref(), bytes.parse()?)?,
+        ["same-pid", first, second] => crowd::same_pid(first.parse()?, second.parse()?)?,
+        ["cpu", milliseconds] => crowd::burn(milliseconds.parse()?)?,
+        _ => bail!("no such command: {words:?}"),
+    }
+    if hold {
+        done()?;
+    }
+    Ok(())
+}
+
+/// Says that all is done, and waits until stdin is closed.
+fn done() -> Result<()> {
+    say("done\n");
+    io::stdin()
+        .read_to_end(&mut Vec::new())
+        .context("wait for the end of stdin")?;
+    Ok(())
+}
+
+/// Says that a stage is reached, and waits for a line on stdin.
+fn stage(name: &str) -> Result<()> {
+    say(&format!("at {name}\n"));
+    io::stdin()
+        .read_line(&mut String::new())
+        .context("wait for a line on stdin")?;
+    Ok(())
+}
