@@ -2,8 +2,8 @@
 //! pass runs are answered together by the next.
 
 use crate::{
-    collectors::{Collector, CollectorName, Sample},
-    page::{self, AgentFacts, ScrapeCounts},
+    collectors::{Collector, CollectorName, Health, Sample},
+    page::{self, AgentFacts, Facts, ScrapeCounts},
 };
 use bytes::Bytes;
 use std::{
@@ -120,8 +120,15 @@ impl Run {
         for sample in &samples {
             self.log_change(sample);
         }
+        let health = Health::of(&samples);
         let agent = AgentFacts::sample(&self.scrapes, self.passes, self.started);
-        match page::render(samples, agent) {
+        let mut facts: Vec<Facts> = samples
+            .into_iter()
+            .filter_map(|sample| sample.facts.ok())
+            .collect();
+        facts.push(Box::new(health));
+        facts.push(Box::new(agent));
+        match page::render(facts) {
             Ok(page) => Some(page.into()),
             Err(error) => {
                 error!(%error, "cannot write the page");

@@ -1,6 +1,7 @@
 //! What this binary is.
 
 use crate::bpf;
+use std::sync::LazyLock;
 
 /// Version of the crate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -14,23 +15,13 @@ pub const TARGET: &str = env!("ESNODE_TARGET");
 /// One line for `--version`: version, commit, target, and whether BPF objects are inside.
 #[must_use]
 pub fn line() -> &'static str {
-    if bpf::is_embedded() {
-        concat!(
-            env!("CARGO_PKG_VERSION"),
-            " (commit ",
-            env!("ESNODE_COMMIT"),
-            ", ",
-            env!("ESNODE_TARGET"),
-            ", BPF objects inside)"
-        )
-    } else {
-        concat!(
-            env!("CARGO_PKG_VERSION"),
-            " (commit ",
-            env!("ESNODE_COMMIT"),
-            ", ",
-            env!("ESNODE_TARGET"),
-            ", without BPF objects)"
-        )
-    }
+    static LINE: LazyLock<String> = LazyLock::new(|| {
+        let objects = if bpf::is_embedded() {
+            "BPF objects inside"
+        } else {
+            "without BPF objects"
+        };
+        format!("{VERSION} (commit {COMMIT}, {TARGET}, {objects})")
+    });
+    &LINE
 }

@@ -1,8 +1,4 @@
 //! The maps, and how a full one is accounted for.
-#![expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "without the borrow, the constants that new entries are made of go over the stack"
-)]
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -98,38 +94,35 @@ fn refuse(what: Lost) -> bool {
 /// The entry of a thread, made if there is none; `None` if the map is full.
 #[inline(always)]
 pub(crate) fn thread(task: u64) -> Option<*mut ThreadUse> {
-    if let Some(entry) = THREADS.get_ptr_mut(task) {
-        return Some(entry);
-    }
-    // Twice: in a burst the kernel's stock of free entries can run out, and is filled up by an
-    // interrupt that the first try causes.
-    for _ in 0..2 {
-        let _ = THREADS.insert(task, &NEW_THREAD, u64::from(BPF_NOEXIST));
-        if let Some(entry) = THREADS.get_ptr_mut(task) {
-            return Some(entry);
-        }
-    }
-    None
+    entry(&THREADS, &task, &NEW_THREAD)
 }
 
 /// The entry of a process, made if there is none; `None` if the map is full.
 #[inline(always)]
 pub(crate) fn process(signal: u64) -> Option<*mut ProcessUse> {
-    if let Some(entry) = PROCESSES.get_ptr_mut(signal) {
-        return Some(entry);
-    }
-    let _ = PROCESSES.insert(signal, &NEW_PROCESS, u64::from(BPF_NOEXIST));
-    PROCESSES.get_ptr_mut(signal)
+    entry(&PROCESSES, &signal, &NEW_PROCESS)
 }
 
 /// The entry of a group, made if there is none; `None` if the map is full.
 #[inline(always)]
 pub(crate) fn group(name: &Name) -> Option<*mut GroupUse> {
-    if let Some(entry) = GROUPS.get_ptr_mut(name) {
+    entry(&GROUPS, name, &NEW_GROUP)
+}
+
+#[inline(always)]
+fn entry<K, V>(map: &HashMap<K, V>, key: &K, new: &V) -> Option<*mut V> {
+    if let Some(entry) = map.get_ptr_mut(key) {
         return Some(entry);
     }
-    let _ = GROUPS.insert(name, &NEW_GROUP, u64::from(BPF_NOEXIST));
-    GROUPS.get_ptr_mut(name)
+    // Twice: in a burst the kernel's stock of free entries can run out, and is filled up by an
+    // interrupt that the first try causes.
+    for _ in 0..2 {
+        let _ = map.insert(key, new, u64::from(BPF_NOEXIST));
+        if let Some(entry) = map.get_ptr_mut(key) {
+            return Some(entry);
+        }
+    }
+    None
 }
 
 /// Counts and logs that a thread's traffic has nowhere to go.

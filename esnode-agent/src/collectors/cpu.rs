@@ -1,9 +1,9 @@
 //! CPU time and usage by core, from `/proc/stat` (proc_stat(5)).
 
-use super::{Encode, parse_file};
+use super::parse_file;
 use crate::{
     error::{ParseError, ReadError},
-    page::Page,
+    page::{Encode, Page},
 };
 use std::{
     fmt,

@@ -1,9 +1,9 @@
 //! Load averages, from `/proc/loadavg` (proc_loadavg(5)).
 
-use super::{Encode, parse_file};
+use super::parse_file;
 use crate::{
     error::{ParseError, ReadError},
-    page::Page,
+    page::{Encode, Page},
 };
 use std::{fmt, path::PathBuf};
 

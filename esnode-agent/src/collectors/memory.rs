@@ -1,9 +1,9 @@
 //! Memory and swap, from `/proc/meminfo` (proc_meminfo(5)).
 
-use super::{Encode, parse_file};
+use super::parse_file;
 use crate::{
     error::{ParseError, ReadError},
-    page::Page,
+    page::{Encode, Page},
 };
 use std::{
     fmt,

@@ -7,7 +7,7 @@ pub mod memory;
 
 use crate::{
     error::{ParseError, ReadError, read_file},
-    page::Page,
+    page::{Encode, Facts, Page},
     process::{collector::ProcessCollector, table::TableError},
 };
 use clap::ValueEnum;
@@ -58,15 +58,6 @@ pub enum CollectError {
     Panicked,
 }
 
-/// Facts that know their families.
-pub trait Encode {
-    /// Writes the families. No I/O.
-    ///
-    /// # Errors
-    /// Only those of the formatter.
-    fn encode(&self, page: &mut Page<'_>) -> fmt::Result;
-}
-
 /// A collector with the state that it keeps between passes.
 pub enum Collector {
     /// See [`cpu`].
@@ -86,7 +77,7 @@ pub struct Sample {
     /// How long it took.
     pub duration: Duration,
     /// Its facts, or why there are none.
-    pub facts: Facts,
+    pub facts: Outcome,
 }
 
 impl Collector {
@@ -101,7 +92,7 @@ impl Collector {
         }
     }
 
-    fn facts(&mut self) -> Facts {
+    fn facts(&mut self) -> Outcome {
         match self {
             Self::Cpu(collector) => boxed(collector.sample()),
             Self::Load(collector) => boxed(collector.sample()),
@@ -125,17 +116,57 @@ impl Collector {
     }
 }
 
-/// Facts that can be written, or why there are none.
-pub type Facts = Result<Box<dyn Encode + Send>, CollectError>;
+/// Facts, or why there are none.
+pub type Outcome = Result<Facts, CollectError>;
 
-fn boxed<F, E>(facts: Result<F, E>) -> Facts
+fn boxed<F, E>(facts: Result<F, E>) -> Outcome
 where
     F: Encode + Send + 'static,
     E: Into<CollectError>,
 {
     facts
-        .map(|facts| Box::new(facts) as Box<dyn Encode + Send>)
+        .map(|facts| Box::new(facts) as Facts)
         .map_err(Into::into)
+}
+
+/// How the collectors fared in one pass.
+#[derive(Debug)]
+pub struct Health(Vec<(String, bool, Duration)>);
+
+impl Health {
+    /// Of these samples.
+    #[must_use]
+    pub fn of(samples: &[Sample]) -> Self {
+        let health = |sample: &Sample| {
+            (
+                sample.collector.to_string(),
+                sample.facts.is_ok(),
+                sample.duration,
+            )
+        };
+        Self(samples.iter().map(health).collect())
+    }
+}
+
+impl Encode for Health {
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        let named = |name: &str| [("collector", name.to_owned())];
+        page.gauge(
+            "esnode_collector_success",
+            "Whether the collector could read its source in this scrape; if not, its families are \
+             absent",
+            self.0
+                .iter()
+                .map(|(name, success, _)| (named(name), u32::from(*success))),
+        )?;
+        page.gauge(
+            "esnode_collector_duration_seconds",
+            "Time the collector took to read its source in this scrape",
+            self.0
+                .iter()
+                .map(|(name, _, duration)| (named(name), duration.as_secs_f64())),
+        )
+    }
 }
 
 /// Reads a file and parses it whole.

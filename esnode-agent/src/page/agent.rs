@@ -1,7 +1,7 @@
 //! Families about the agent itself.
 
-use super::{Page, Unlabelled};
-use crate::{collectors::Encode, version};
+use super::{Encode, Page, Unlabelled};
+use crate::version;
 use std::{
     collections::BTreeMap,
     fmt, fs,

@@ -6,7 +6,6 @@ pub mod text;
 
 pub use agent::{AgentFacts, ScrapeCounts};
 
-use crate::collectors::{Encode, Sample};
 use prometheus_client::{
     collector::Collector,
     encoding::{
@@ -84,41 +83,20 @@ impl Page<'_> {
     }
 }
 
-/// Everything that one pass found, on its way to text.
-struct Snapshot {
-    samples: Vec<Sample>,
-    agent: AgentFacts,
+/// Facts that know their families.
+pub trait Encode {
+    /// Writes the families. No I/O.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result;
 }
 
-impl Encode for Snapshot {
-    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
-        for sample in &self.samples {
-            if let Ok(facts) = &sample.facts {
-                facts.encode(page)?;
-            }
-        }
-        let named = |sample: &Sample| [("collector", sample.collector.to_string())];
-        page.gauge(
-            "esnode_collector_success",
-            "Whether the collector could read its source in this scrape; if not, its families are \
-             absent",
-            self.samples
-                .iter()
-                .map(|sample| (named(sample), u32::from(sample.facts.is_ok()))),
-        )?;
-        page.gauge(
-            "esnode_collector_duration_seconds",
-            "Time the collector took to read its source in this scrape",
-            self.samples
-                .iter()
-                .map(|sample| (named(sample), sample.duration.as_secs_f64())),
-        )?;
-        self.agent.encode(page)
-    }
-}
+/// Facts on their way to the page.
+pub type Facts = Box<dyn Encode + Send>;
 
-/// Lets the registry of prometheus-client, made for one page, call the snapshot.
-struct Once(Mutex<Snapshot>);
+/// Lets the registry of prometheus-client, made for one page, call the facts.
+struct Once(Mutex<Vec<Facts>>);
 
 impl fmt::Debug for Once {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,18 +106,19 @@ impl fmt::Debug for Once {
 
 impl Collector for Once {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.0.lock().map_err(|_| fmt::Error)?;
-        snapshot.encode(&mut Page(encoder))
+        let facts = self.0.lock().map_err(|_| fmt::Error)?;
+        let mut page = Page(encoder);
+        facts.iter().try_for_each(|facts| facts.encode(&mut page))
     }
 }
 
-/// Renders a pass as OpenMetrics 1.0.0 text.
+/// Renders all facts of a pass, in this order, as OpenMetrics 1.0.0 text.
 ///
 /// # Errors
 /// Only those of the formatter.
-pub fn render(samples: Vec<Sample>, agent: AgentFacts) -> Result<String, fmt::Error> {
+pub fn render(facts: Vec<Facts>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Once(Mutex::new(Snapshot { samples, agent }))));
+    registry.register_collector(Box::new(Once(Mutex::new(facts))));
     let mut page = String::with_capacity(64 * 1024);
     prometheus_client::encoding::text::encode(&mut page, &registry)?;
     Ok(page)

@@ -1,9 +1,8 @@
 //! Families of processes, groups, and how they were measured.
 
-use super::Page;
+use super::{Encode, Page};
 use crate::{
     bpf::{MapStatus, ProgramStatus},
-    collectors::Encode,
     process::{Disk, Process, Usage, collector::ProcessFacts, label, selection::NamedGroup},
 };
 use esnode_ebpf::{Protocol, Traffic};
