@@ -17,83 +17,13 @@
     reason = "a BPF program has few calls to spend: what is not inlined is another function to it"
 )]
 
-/// Length of a command name in the kernel (`TASK_COMM_LEN`), NUL included.
-pub const NAME_LEN: usize = 16;
+mod iteration;
+mod layout;
+mod name;
 
-/// A command name; the bytes are whatever the process chose.
-///
-/// Kept as two words, in memory order: a BPF program handles 16 single bytes badly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C)]
-pub struct Name([u64; 2]);
-
-impl Name {
-    /// No name at all.
-    pub const EMPTY: Self = Self([0; 2]);
-
-    /// From the bytes as the kernel holds them.
-    #[must_use]
-    pub fn from_bytes(bytes: [u8; NAME_LEN]) -> Self {
-        let mut name = Self::EMPTY;
-        let (words, _) = bytes.as_chunks();
-        for (to, from) in name.0.iter_mut().zip(words) {
-            *to = u64::from_ne_bytes(*from);
-        }
-        name
-    }
-
-    /// The bytes as the kernel holds them.
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; NAME_LEN] {
-        let mut bytes = [0; NAME_LEN];
-        let (words, _) = bytes.as_chunks_mut();
-        for (to, from) in words.iter_mut().zip(self.0) {
-            *to = from.to_ne_bytes();
-        }
-        bytes
-    }
-
-    /// The group of a process with this command name: the name up to its end, padded with
-    /// zeros (older kernels leave remains of longer names behind the end).
-    ///
-    /// Kernel threads are one of many per CPU or device (`kworker/3:1`, `ksoftirqd/3`): their
-    /// group is the part of the name before the slash.
-    #[inline(always)]
-    #[must_use]
-    pub fn group(self, kernel_thread: bool) -> Self {
-        let [first, second] = self.0;
-        let keep = keep_mask(first, kernel_thread);
-        let second = if keep == u64::MAX {
-            second & keep_mask(second, kernel_thread)
-        } else {
-            0
-        };
-        Self([first & keep, second])
-    }
-
-    /// Whether there is no name.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0[0] == 0
-    }
-}
-
-/// Mask of the bytes of a word before the first zero (or slash). Without a branch per byte,
-/// each of which the BPF verifier would follow both ways.
-#[inline(always)]
-fn keep_mask(word: u64, slash_too: bool) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // The classic test for a zero byte: the lowest bit it sets is always right.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let word = u64::from_le(word);
-    let mut ends = zeros(word);
-    if slash_too {
-        ends |= zeros(word ^ (ONES * u64::from(b'/')));
-    }
-    let first_end = ends & ends.wrapping_neg();
-    u64::from_le((first_end >> 7).wrapping_sub(1))
-}
+pub use iteration::{LeaderRecord, NetworkHeader, ThreadRecord, flag, record};
+pub use layout::Layout;
+pub use name::{NAME_LEN, Name};
 
 /// Number of [`Protocol`]s.
 pub const PROTOCOLS: usize = 4;
@@ -206,180 +136,6 @@ pub struct GroupUse {
     pub exited: u64,
 }
 
-/// First word of every record that the task iterator writes.
-pub mod record {
-    /// A [`ThreadRecord`](super::ThreadRecord) of a thread that does not lead its process.
-    pub const THREAD: u32 = 1;
-    /// A [`LeaderRecord`](super::LeaderRecord).
-    pub const LEADER: u32 = 2;
-    /// A [`NetworkHeader`](super::NetworkHeader), then the thread's `network` and
-    /// `settled_network`.
-    pub const THREAD_NETWORK: u32 = 3;
-    /// A [`NetworkHeader`](super::NetworkHeader), then a [`ProcessUse`](super::ProcessUse).
-    pub const PROCESS_NETWORK: u32 = 4;
-}
-
-/// Bits of [`ThreadRecord::flags`].
-pub mod flag {
-    /// The task runs kernel code only (`PF_KTHREAD`).
-    pub const KERNEL: u32 = 1;
-    /// Every thread of the process has begun to exit: it is a zombie, or about to be.
-    pub const DEAD: u32 = 2;
-    /// The thread has an entry in [`maps::THREADS`](super::maps::THREADS).
-    pub const TRACKED: u32 = 4;
-    /// The thread has begun to exit (`PF_EXITING`).
-    pub const EXITING: u32 = 8;
-}
-
-/// One thread, as the iterator met it.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct ThreadRecord {
-    /// [`record::THREAD`], or [`record::LEADER`] inside a [`LeaderRecord`].
-    pub kind: u32,
-    /// Process id in the initial PID namespace.
-    pub tgid: u32,
-    /// Threads of the process at that moment (`signal->nr_threads`).
-    pub threads: u32,
-    /// Bits of [`flag`].
-    pub flags: u32,
-    /// The thread's own account.
-    pub account: Account,
-    /// The part of it that its group already has.
-    pub settled: Account,
-}
-
-/// The thread that leads a process, and what belongs to the process as a whole.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct LeaderRecord {
-    /// The leader as a thread.
-    pub thread: ThreadRecord,
-    /// Accounts of the threads that ended and were released (`signal->ioac` and kin).
-    pub released: Account,
-    /// Start time, nanoseconds on the boot clock: with `tgid`, the process's identity.
-    pub start_boottime_nanoseconds: u64,
-    /// Resident memory in pages: file, anonymous and shared.
-    pub resident_pages: u64,
-    /// Command name of the leader.
-    pub name: Name,
-    /// Process id of the parent.
-    pub parent_tgid: u32,
-    /// Always zero; keeps the size a multiple of eight.
-    pub reserved: u32,
-}
-
-/// Heads the records that carry traffic.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct NetworkHeader {
-    /// [`record::THREAD_NETWORK`] or [`record::PROCESS_NETWORK`].
-    pub kind: u32,
-    /// Process id in the initial PID namespace.
-    pub tgid: u32,
-    /// For a thread: 1 once its traffic is part of its process's own entry.
-    pub left_process: u64,
-}
-
-/// Where the running kernel keeps the fields that the programs read: byte offsets, resolved by
-/// the agent from the kernel's BTF and handed over as a constant before loading.
-///
-/// A field that this kernel does not have is [`Layout::MISSING`].
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Layout {
-    /// `task_struct.pid`, an `i32`: the thread id.
-    pub task_pid: u32,
-    /// `task_struct.tgid`, an `i32`.
-    pub task_tgid: u32,
-    /// `task_struct.flags`, a `u32` of `PF_…`.
-    pub task_flags: u32,
-    /// `task_struct.comm`, [`NAME_LEN`] bytes.
-    pub task_comm: u32,
-    /// `task_struct.start_boottime`, a `u64` in nanoseconds.
-    pub task_start_boottime: u32,
-    /// `task_struct.group_leader`, a pointer.
-    pub task_group_leader: u32,
-    /// `task_struct.real_parent`, a pointer.
-    pub task_real_parent: u32,
-    /// `task_struct.signal`, a pointer.
-    pub task_signal: u32,
-    /// `task_struct.mm`, a pointer, null for kernel threads.
-    pub task_mm: u32,
-    /// `task_struct.se.sum_exec_runtime`, a `u64` in nanoseconds.
-    pub task_runtime: u32,
-    /// `task_struct.thread_node`, a link in `signal_struct.thread_head`.
-    pub task_thread_node: u32,
-    /// `task_struct.ioac.read_bytes`, a `u64`; missing without `CONFIG_TASK_IO_ACCOUNTING`.
-    pub task_read_bytes: u32,
-    /// `task_struct.ioac.write_bytes`.
-    pub task_write_bytes: u32,
-    /// `task_struct.ioac.cancelled_write_bytes`.
-    pub task_cancelled_write_bytes: u32,
-    /// `signal_struct.live`, an `i32`: threads that have not begun to exit.
-    pub signal_live: u32,
-    /// `signal_struct.nr_threads`, an `i32`.
-    pub signal_threads: u32,
-    /// `signal_struct.thread_head`, a list head.
-    pub signal_thread_head: u32,
-    /// `signal_struct.sum_sched_runtime`, a `u64` in nanoseconds.
-    pub signal_runtime: u32,
-    /// `signal_struct.ioac.read_bytes`.
-    pub signal_read_bytes: u32,
-    /// `signal_struct.ioac.write_bytes`.
-    pub signal_write_bytes: u32,
-    /// `signal_struct.ioac.cancelled_write_bytes`.
-    pub signal_cancelled_write_bytes: u32,
-    /// `mm_struct.rss_stat[MM_FILEPAGES]`, an `i64` in pages.
-    pub mm_file_pages: u32,
-    /// `mm_struct.rss_stat[MM_ANONPAGES]`.
-    pub mm_anonymous_pages: u32,
-    /// `mm_struct.rss_stat[MM_SHMEMPAGES]`.
-    pub mm_shared_pages: u32,
-    /// `sock.__sk_common.skc_family`, a `u16`.
-    pub sock_family: u32,
-    /// `sock.sk_protocol`, a `u16`.
-    pub sock_protocol: u32,
-    /// 1 if `sched_process_exit` tells as its second argument whether the process is dead.
-    pub exit_tells_process_dead: u32,
-}
-
-impl Layout {
-    /// Offset of a field that the running kernel does not have.
-    pub const MISSING: u32 = u32::MAX;
-
-    /// Every field missing.
-    pub const UNKNOWN: Self = Self {
-        task_pid: Self::MISSING,
-        task_tgid: Self::MISSING,
-        task_flags: Self::MISSING,
-        task_comm: Self::MISSING,
-        task_start_boottime: Self::MISSING,
-        task_group_leader: Self::MISSING,
-        task_real_parent: Self::MISSING,
-        task_signal: Self::MISSING,
-        task_mm: Self::MISSING,
-        task_runtime: Self::MISSING,
-        task_thread_node: Self::MISSING,
-        task_read_bytes: Self::MISSING,
-        task_write_bytes: Self::MISSING,
-        task_cancelled_write_bytes: Self::MISSING,
-        signal_live: Self::MISSING,
-        signal_threads: Self::MISSING,
-        signal_thread_head: Self::MISSING,
-        signal_runtime: Self::MISSING,
-        signal_read_bytes: Self::MISSING,
-        signal_write_bytes: Self::MISSING,
-        signal_cancelled_write_bytes: Self::MISSING,
-        mm_file_pages: Self::MISSING,
-        mm_anonymous_pages: Self::MISSING,
-        mm_shared_pages: Self::MISSING,
-        sock_family: Self::MISSING,
-        sock_protocol: Self::MISSING,
-        exit_tells_process_dead: 0,
-    };
-}
-
 /// Names of the global variables that the agent sets before loading.
 pub mod globals {
     /// The [`Layout`](super::Layout).
@@ -453,10 +209,6 @@ const _: () = {
     assert!(size_of::<ThreadUse>() == 312);
     assert!(size_of::<ProcessUse>() == 128);
     assert!(size_of::<GroupUse>() == 176);
-    assert!(size_of::<ThreadRecord>() == 80);
-    assert!(size_of::<LeaderRecord>() == 152);
-    assert!(size_of::<NetworkHeader>() == 16);
-    assert!(size_of::<Layout>() == 108);
 };
 
 #[cfg(feature = "user")]
@@ -491,46 +243,5 @@ mod tests {
         assert_eq!(Protocol::of(1, 0), Protocol::Unix);
         assert_eq!(Protocol::of(16, 6), Protocol::Other);
         assert_eq!(Protocol::of(2, 132), Protocol::Other);
-    }
-
-    fn group(name: &[u8; NAME_LEN], kernel_thread: bool) -> [u8; NAME_LEN] {
-        Name::from_bytes(*name).group(kernel_thread).to_bytes()
-    }
-
-    #[test]
-    fn kernel_threads_are_grouped_before_the_slash() {
-        assert_eq!(
-            &group(b"kworker/3:1H\0\0\0\0", true),
-            b"kworker\0\0\0\0\0\0\0\0\0"
-        );
-        assert_eq!(
-            &group(b"kworker/3:1H\0\0\0\0", false),
-            b"kworker/3:1H\0\0\0\0"
-        );
-        assert_eq!(
-            &group(b"migration/0\0\0\0\0\0", true),
-            b"migration\0\0\0\0\0\0\0"
-        );
-        assert_eq!(
-            &group(b"irq/24-nvme0q0\0\0", true),
-            b"irq\0\0\0\0\0\0\0\0\0\0\0\0\0"
-        );
-    }
-
-    #[test]
-    fn nothing_follows_the_end_of_a_name() {
-        assert_eq!(
-            &group(b"sh\0garbage......", false),
-            b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-        );
-        assert_eq!(
-            &group(b"12345678\0garbage", false),
-            b"12345678\0\0\0\0\0\0\0\0"
-        );
-        assert_eq!(&group(b"123456789abcdef\0", false), b"123456789abcdef\0");
-        assert_eq!(
-            &group(b"\xff\x01\x80 \n\"\\\0\0\0\0\0\0\0\0\0", false),
-            b"\xff\x01\x80 \n\"\\\0\0\0\0\0\0\0\0\0"
-        );
     }
 }

@@ -1,0 +1,84 @@
+//! What the task iterator writes.
+
+use crate::{Account, Name};
+
+/// First word of every record that the task iterator writes.
+pub mod record {
+    /// A [`ThreadRecord`](super::ThreadRecord) of a thread that does not lead its process.
+    pub const THREAD: u32 = 1;
+    /// A [`LeaderRecord`](super::LeaderRecord).
+    pub const LEADER: u32 = 2;
+    /// A [`NetworkHeader`](super::NetworkHeader), then the thread's `network` and
+    /// `settled_network`.
+    pub const THREAD_NETWORK: u32 = 3;
+    /// A [`NetworkHeader`](super::NetworkHeader), then a [`ProcessUse`](crate::ProcessUse).
+    pub const PROCESS_NETWORK: u32 = 4;
+}
+
+/// Bits of [`ThreadRecord::flags`].
+pub mod flag {
+    /// The task runs kernel code only (`PF_KTHREAD`).
+    pub const KERNEL: u32 = 1;
+    /// Every thread of the process has begun to exit: it is a zombie, or about to be.
+    pub const DEAD: u32 = 2;
+    /// The thread has an entry in [`maps::THREADS`](crate::maps::THREADS).
+    pub const TRACKED: u32 = 4;
+    /// The thread has begun to exit (`PF_EXITING`).
+    pub const EXITING: u32 = 8;
+}
+
+/// One thread, as the iterator met it.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ThreadRecord {
+    /// [`record::THREAD`], or [`record::LEADER`] inside a [`LeaderRecord`].
+    pub kind: u32,
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// Threads of the process at that moment (`signal->nr_threads`).
+    pub threads: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    /// The thread's own account.
+    pub account: Account,
+    /// The part of it that its group already has.
+    pub settled: Account,
+}
+
+/// The thread that leads a process, and what belongs to the process as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct LeaderRecord {
+    /// The leader as a thread.
+    pub thread: ThreadRecord,
+    /// Accounts of the threads that ended and were released (`signal->ioac` and kin).
+    pub released: Account,
+    /// Start time, nanoseconds on the boot clock: with `tgid`, the process's identity.
+    pub start_boottime_nanoseconds: u64,
+    /// Resident memory in pages: file, anonymous and shared.
+    pub resident_pages: u64,
+    /// Command name of the leader.
+    pub name: Name,
+    /// Process id of the parent.
+    pub parent_tgid: u32,
+    /// Always zero; keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+/// Heads the records that carry traffic.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct NetworkHeader {
+    /// [`record::THREAD_NETWORK`] or [`record::PROCESS_NETWORK`].
+    pub kind: u32,
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// For a thread: 1 once its traffic is part of its process's own entry.
+    pub left_process: u64,
+}
+
+const _: () = {
+    assert!(size_of::<ThreadRecord>() == 80);
+    assert!(size_of::<LeaderRecord>() == 152);
+    assert!(size_of::<NetworkHeader>() == 16);
+};
