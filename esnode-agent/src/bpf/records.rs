@@ -4,7 +4,7 @@ use super::BpfError;
 use esnode_ebpf::{
     Account, LeaderRecord, NAME_LEN, Name, Network, PROTOCOLS, Traffic, flag, record,
 };
-use std::collections::HashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// One process, as the iterator met its threads.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pass, BpfError> {
         processes: Vec::with_capacity(most),
         ..Pass::default()
     };
-    let mut index = HashMap::with_capacity(most);
+    let mut index = FxHashMap::with_capacity_and_hasher(most, FxBuildHasher);
     let mut reader = Reader { bytes, at: 0 };
     while reader.at < bytes.len() {
         reader
@@ -97,7 +97,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn record(&mut self, pass: &mut Pass, index: &mut HashMap<u32, usize>) -> Option<()> {
+    fn record(&mut self, pass: &mut Pass, index: &mut FxHashMap<u32, usize>) -> Option<()> {
         let (kind, tgid) = (self.u32()?, self.u32()?);
         let place = *index.entry(tgid).or_insert_with(|| {
             pass.processes.push(TaskProcess {

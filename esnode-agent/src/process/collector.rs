@@ -88,7 +88,8 @@ impl ProcessCollector {
             .replace(now)
             .map_or(Duration::ZERO, |last| now - last);
         let alive = table.processes.len();
-        let shown = self.processes.choose(&table.processes, elapsed);
+        let mut shown = self.processes.choose(&table.processes, elapsed);
+        self.reader.refine(&mut shown);
         Ok(ProcessFacts {
             hidden: alive - shown.len(),
             shown,

@@ -131,6 +131,11 @@ pub fn parse_io(text: &str) -> Result<Disk, &'static str> {
     })
 }
 
+/// Parses `/proc/PID/statm`; gives the resident pages.
+fn parse_statm(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Reads processes below a root such as `/proc`.
 #[derive(Clone, Debug)]
 pub struct Procfs {
@@ -208,6 +213,13 @@ impl Procfs {
         }))
     }
 
+    /// Resident memory of a process, from `statm`; `None` if it does not exist any more.
+    #[must_use]
+    pub fn resident_bytes(&self, pid: u32) -> Option<u64> {
+        let text = read_file(&self.root.join(format!("{pid}/statm"))).ok()?;
+        parse_statm(&text).map(|pages| pages * self.units.page_bytes)
+    }
+
     /// Disk bytes of a process; `None` without the right to read them (another user's process,
     /// no `CAP_SYS_PTRACE`) or a kernel that does not count them.
     #[must_use]
@@ -250,6 +262,12 @@ mod tests {
         assert_eq!(parse_stat(b"1 (sh) S 1 2"), Err("no flags (field 9)"));
         assert_eq!(parse_stat(b"1 )sh( S 1 2"), Err("no command name"));
         assert_eq!(parse_stat(b""), Err("no command name"));
+    }
+
+    #[test]
+    fn resident_pages_stand_second() {
+        assert_eq!(parse_statm("5000 321 100 1 0 200 0\n"), Some(321));
+        assert_eq!(parse_statm("5000"), None);
     }
 
     #[test]

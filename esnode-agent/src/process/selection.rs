@@ -3,10 +3,8 @@
 use super::{Group, Key, Process, Usage, label};
 use esnode_ebpf::Name;
 use regex::RegexSet;
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use rustc_hash::FxHashMap;
+use std::{collections::HashSet, time::Duration};
 
 /// Recent use halves in this time.
 const HALF_LIFE: Duration = Duration::from_mins(1);
@@ -37,9 +35,9 @@ pub struct ProcessSelection {
     limit: usize,
     patterns: RegexSet,
     pass: u64,
-    tracks: HashMap<Key, Track>,
+    tracks: FxHashMap<Key, Track>,
     /// What the last page said of those that it showed.
-    shown: HashMap<Key, Usage>,
+    shown: FxHashMap<Key, Usage>,
 }
 
 /// A place in the order of who is shown.
@@ -59,8 +57,8 @@ impl ProcessSelection {
             limit,
             patterns,
             pass: 0,
-            tracks: HashMap::new(),
-            shown: HashMap::new(),
+            tracks: FxHashMap::default(),
+            shown: FxHashMap::default(),
         }
     }
 

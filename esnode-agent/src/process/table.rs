@@ -163,6 +163,17 @@ impl TableReader {
         Ok(table)
     }
 
+    /// Reads resident memory of the few that are shown once more. The iterator has the kernel's
+    /// running count, which since Linux 6.2 leaves out what CPUs have yet to add to it.
+    pub fn refine(&self, processes: &mut [Process]) {
+        if self.bpf.is_some() {
+            for process in processes.iter_mut().filter(|process| !process.kernel) {
+                let exact = self.procfs.resident_bytes(process.key.pid);
+                process.resident_bytes = exact.or(process.resident_bytes);
+            }
+        }
+    }
+
     fn process(
         &self,
         task: &TaskProcess,
