@@ -12,6 +12,7 @@ use crate::{
     error::ReadError,
 };
 use esnode_ebpf::{Account, GroupUse, Lost, Name, Network};
+use rustc_hash::FxHashMap;
 use std::{collections::HashMap, path::PathBuf};
 use thiserror::Error;
 
@@ -69,6 +70,8 @@ pub struct TableReader {
     units: Units,
     /// Kept between passes, so that its memory is.
     buffer: Vec<u8>,
+    /// CPU time and running count at the last exact reading of resident memory, and the reading.
+    exact: FxHashMap<Key, ((u64, Option<u64>), u64)>,
 }
 
 impl TableReader {
@@ -82,6 +85,7 @@ impl TableReader {
             procfs_root,
             units,
             buffer: Vec::new(),
+            exact: FxHashMap::default(),
         }
     }
 
@@ -164,14 +168,25 @@ impl TableReader {
     }
 
     /// Reads resident memory of the few that are shown once more. The iterator has the kernel's
-    /// running count, which since Linux 6.2 leaves out what CPUs have yet to add to it.
-    pub fn refine(&self, processes: &mut [Process]) {
-        if self.bpf.is_some() {
-            for process in processes.iter_mut().filter(|process| !process.kernel) {
-                let exact = self.procfs.resident_bytes(process.key.pid);
-                process.resident_bytes = exact.or(process.resident_bytes);
+    /// running count, which since Linux 6.2 leaves out what CPUs have yet to add to it. A process
+    /// that has not run since, and whose count has not changed, keeps the last reading.
+    pub fn refine(&mut self, processes: &mut [Process]) {
+        if self.bpf.is_none() {
+            return;
+        }
+        let mut exact = FxHashMap::default();
+        for process in processes.iter_mut().filter(|process| !process.kernel) {
+            let seen = (process.usage.cpu_nanoseconds, process.resident_bytes);
+            let reading = match self.exact.get(&process.key) {
+                Some((before, reading)) if *before == seen => Some(*reading),
+                _ => self.procfs.resident_bytes(process.key.pid),
+            };
+            if let Some(reading) = reading {
+                exact.insert(process.key, (seen, reading));
+                process.resident_bytes = Some(reading);
             }
         }
+        self.exact = exact;
     }
 
     fn process(
