@@ -55,6 +55,14 @@ pub fn load_bpf(cli: &Cli) -> Option<Bpf> {
         info!("BPF is off (--no-bpf): processes are read from /proc");
         return None;
     }
+    if !in_host_pid_namespace() {
+        warn!(
+            "BPF is off, processes are read from /proc: this is not the host's PID namespace, so \
+             hooks and process table would not speak of the same processes (start the container \
+             with --pid=host)"
+        );
+        return None;
+    }
     let loaded = Bpf::load(&cli.sources.sysfs, cli.sources.bpf());
     // Loading reads all types of the kernel; that memory is not needed again.
     sys::release_free_memory();
@@ -80,6 +88,12 @@ pub fn load_bpf(cli: &Cli) -> Option<Bpf> {
             None
         }
     }
+}
+
+/// Whether this is the initial PID namespace, whose inode number is fixed
+/// (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`). Where that can't be read, it is assumed.
+fn in_host_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").map_or(true, |name| name.as_os_str() == "pid:[4026531836]")
 }
 
 fn missing(part: Part) -> &'static str {

@@ -161,8 +161,8 @@ pub struct PageOptions {
         value_parser = at_least_one)]
     pub group_limit: usize,
 
-    /// Always show processes whose command name (at most 15 bytes) matches this regular
-    /// expression; repeat the flag for more. The variable holds one expression
+    /// Show processes whose command name (at most 15 bytes) matches this regular expression before
+    /// all others, within --process-limit; repeat the flag for more. The variable holds one
     #[arg(long, env = "ESNODE_SELECT", value_name = "REGEX", value_parser = pattern)]
     pub select: Vec<Regex>,
 }

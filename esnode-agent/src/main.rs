@@ -21,7 +21,7 @@ use std::{
     process::ExitCode,
     time::{Duration, SystemTime},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, level_filters::LevelFilter, warn};
 
 /// How long a pass that is running may hold up the end.
@@ -51,6 +51,8 @@ fn start_log(options: &LogOptions) {
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
+        // A log that can't be written must not end the agent.
+        .log_internal_errors(false)
         .with_ansi(stderr().is_terminal())
         .with_writer(stderr);
     match options.log_format {
@@ -62,6 +64,12 @@ fn start_log(options: &LogOptions) {
 fn run(cli: &Cli) -> Result<()> {
     let started = SystemTime::now();
     info!("Starting esnode-core {}", version::line());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    // From here on a signal ends the agent in good order, also while it is starting.
+    let signals = runtime.block_on(async { Signals::catch() })?;
     agent::check_roots(cli)?;
     let listeners = agent::bind(cli)?;
     let mut bpf = agent::load_bpf(cli);
@@ -74,15 +82,33 @@ fn run(cli: &Cli) -> Result<()> {
     let collectors = agent::collectors(cli, bpf)?;
     let (sampler, thread) =
         Sampler::start(collectors, started).context("cannot start the sampler thread")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime
-        .context("cannot start the event loop")?
-        .block_on(serve(listeners, sampler, bpf_log))?;
+    runtime.block_on(serve(listeners, sampler, bpf_log, signals))?;
     thread.join(PATIENCE);
     info!("Stopped");
     Ok(())
+}
+
+/// The signals that end the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+        })
+    }
+
+    /// Waits for one; gives its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -90,9 +116,8 @@ async fn serve(
     listeners: Vec<TcpListener>,
     sampler: Sampler,
     bpf_log: Option<BpfLog>,
+    mut signals: Signals,
 ) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let listeners = server::register(listeners).context("cannot use the listening sockets")?;
     for listener in &listeners {
         let address = listener
@@ -104,10 +129,7 @@ async fn serve(
         tokio::spawn(forward(log));
     }
     server::serve(listeners, sampler, async {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
+        let name = signals.next().await;
         info!("Stopping on {name}");
     })
     .await;

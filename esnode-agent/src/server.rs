@@ -26,11 +26,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{debug, warn};
 
 /// A client that has not sent its request by then is cut off.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection is asked to end after this time, and cut off after twice that: clients that do not
+/// read must not keep others out for good.
+const LIFETIME: Duration = Duration::from_secs(20);
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
@@ -53,7 +58,7 @@ pub async fn serve(
     acceptors.shutdown().await;
     // Every open connection holds a permit: with all of them back, all requests are answered.
     let everyone = permits.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX));
-    if tokio::time::timeout(GRACE, everyone).await.is_err() {
+    if timeout(GRACE, everyone).await.is_err() {
         debug!("connections were still open at the end");
     }
 }
@@ -86,8 +91,16 @@ async fn connection(stream: TcpStream, sampler: Sampler) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), answer);
-    if let Err(error) = pin!(served).await {
-        debug!(%error, "a connection ended early");
+    let mut served = pin!(served);
+    let mut ended = timeout(LIFETIME, served.as_mut()).await;
+    if ended.is_err() {
+        served.as_mut().graceful_shutdown();
+        ended = timeout(LIFETIME, served).await;
+    }
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a connection ended early"),
+        Err(_) => debug!("a client did not read its answer"),
     }
 }
 

@@ -120,6 +120,9 @@ pub struct ThreadUse {
 pub struct ProcessUse {
     /// Sum over the threads that ended.
     pub network: Network,
+    /// Command name of the leader, if that ended before the others: an exec by another thread
+    /// makes that the leader, under its own name.
+    pub leader: Name,
 }
 
 /// Value of [`maps::GROUPS`], keyed by [`Name`]: what was settled. Only ever grows.
@@ -207,7 +210,7 @@ const _: () = {
     assert!(size_of::<Traffic>() == 32);
     assert!(size_of::<Account>() == 32);
     assert!(size_of::<ThreadUse>() == 312);
-    assert!(size_of::<ProcessUse>() == 128);
+    assert!(size_of::<ProcessUse>() == 144);
     assert!(size_of::<GroupUse>() == 176);
 };
 

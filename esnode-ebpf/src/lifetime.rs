@@ -42,12 +42,12 @@ pub(crate) fn task_rename(context: BtfTracePointContext) -> i32 {
     if !is_leader::<Typed>(task) {
         return 0;
     }
-    let old = group(task);
+    let signal: *const u8 = pointer::<Probe>(task, offset!(task_signal));
+    let old = take_ended_leader(signal).unwrap_or_else(|| group(task));
     let new = name_from(context.arg(1)).group(is_kernel_thread::<Probe>(task));
     if old == new {
         return 0;
     }
-    let signal: *const u8 = pointer::<Probe>(task, offset!(task_signal));
     let head = signal.wrapping_add(offset!(signal_thread_head) as usize);
     let mut node: *const u8 = pointer::<Probe>(head, 0);
     let group = tables::group(&old);
@@ -79,6 +79,12 @@ pub(crate) fn sched_process_exit(context: BtfTracePointContext) -> i32 {
     if let Some(thread) = settle(task, &name, group) {
         if Probe::field::<u32>(signal, offset!(signal_live)) != 0 {
             leave_process(&context, thread, signal);
+            if is_leader::<Typed>(task)
+                && let Some(process) = tables::process(signal.expose_provenance() as u64)
+            {
+                // SAFETY: a map value.
+                unsafe { (*process).leader = name };
+            }
         }
     } else {
         // Without an entry nobody will know that it was paid; the iterator passes over it, and
@@ -121,6 +127,15 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
         }
     }
     0
+}
+
+/// The name of a leader that ended before its process, once.
+#[inline(always)]
+fn take_ended_leader(signal: *const u8) -> Option<Name> {
+    let process = PROCESSES.get_ptr_mut(signal.expose_provenance() as u64)?;
+    // SAFETY: a map value.
+    let name = mem::replace(unsafe { &mut (*process).leader }, Name::EMPTY);
+    (!name.is_empty()).then_some(name)
 }
 
 #[inline(always)]

@@ -49,6 +49,7 @@ static NEW_THREAD: ThreadUse = ThreadUse {
 };
 static NEW_PROCESS: ProcessUse = ProcessUse {
     network: NO_NETWORK,
+    leader: Name::EMPTY,
 };
 static NEW_GROUP: GroupUse = GroupUse {
     network: NO_NETWORK,

@@ -9,8 +9,7 @@ use crate::{
 use aya_ebpf::{bindings::seq_file, helpers::bpf_seq_write};
 use core::ffi::c_void;
 use esnode_ebpf::{
-    Account, LeaderRecord, Network, NetworkHeader, ProcessUse, ThreadRecord, ThreadUse, flag,
-    record,
+    Account, LeaderRecord, Network, NetworkHeader, ThreadRecord, ThreadUse, flag, record,
 };
 
 /// `struct bpf_iter_meta`, up to the field that is used.
@@ -76,7 +75,8 @@ extern "C" fn tasks(context: *const TaskContext) -> i32 {
                 left_process: 0,
             };
             write(seq, &header);
-            write_value(seq, process.cast(), size_of::<ProcessUse>());
+            // `network` stands first in `ProcessUse`.
+            write_value(seq, process.cast(), size_of::<Network>());
         }
     } else {
         write(seq, &thread);

@@ -139,6 +139,12 @@ impl Bpf {
         &self.resolved
     }
 
+    /// How many groups there is room for.
+    #[must_use]
+    pub fn group_capacity(&self) -> usize {
+        self.options.groups as usize
+    }
+
     /// Messages from the programs, to be flushed to the log when its descriptor is readable.
     ///
     /// # Errors

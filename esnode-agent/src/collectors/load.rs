@@ -65,7 +65,7 @@ impl Encode for LoadFacts {
             ),
         ];
         for ((name, help), average) in NAMES.iter().zip(self.averages) {
-            page.gauge(name, help, [(crate::page::Unlabelled::default(), average)])?;
+            page.single_gauge(name, help, Some(average))?;
         }
         Ok(())
     }

@@ -163,11 +163,7 @@ impl Encode for MemoryFacts {
             ),
         ];
         for (name, help, bytes) in families {
-            page.gauge(
-                name,
-                help,
-                bytes.map(|bytes| (crate::page::Unlabelled::default(), bytes)),
-            )?;
+            page.single_gauge(name, help, bytes)?;
         }
         Ok(())
     }

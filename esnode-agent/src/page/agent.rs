@@ -1,6 +1,6 @@
 //! Families about the agent itself.
 
-use super::{Encode, Page, Unlabelled};
+use super::{Encode, Page};
 use crate::version;
 use std::{
     collections::BTreeMap,
@@ -82,7 +82,6 @@ impl AgentFacts {
 
 impl Encode for AgentFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
-        const NONE: Unlabelled = [];
         page.gauge(
             "esnode_agent_build_info",
             "The agent that wrote this page; always 1",
@@ -98,15 +97,15 @@ impl Encode for AgentFacts {
                 .iter()
                 .map(|(code, count)| ([("code", u32::from(*code))], *count)),
         )?;
-        page.counter(
+        page.single_counter(
             "esnode_passes",
             "Passes over all collectors, this one included; scrapes that overlap share one",
-            [(NONE, self.passes)],
+            Some(self.passes),
         )?;
-        page.counter(
+        page.single_counter(
             "process_cpu_seconds",
             "User and system CPU time of the agent, from its CPU clock",
-            [(NONE, self.cpu_seconds)],
+            Some(self.cpu_seconds),
         )?;
         let gauges = [
             (
@@ -136,12 +135,12 @@ impl Encode for AgentFacts {
             ),
         ];
         for (name, help, value) in gauges {
-            page.gauge(name, help, value.map(|value| (NONE, value)))?;
+            page.single_gauge(name, help, value)?;
         }
-        page.gauge(
+        page.single_gauge(
             "process_start_time_seconds",
             "When the agent started, in seconds since 1970",
-            [(NONE, self.start_time_seconds)],
+            Some(self.start_time_seconds),
         )
     }
 }

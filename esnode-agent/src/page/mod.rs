@@ -21,9 +21,6 @@ pub struct Page<'a>(DescriptorEncoder<'a>);
 
 type NoExemplar<'a> = Option<&'a Exemplar<NoLabelSet, f64>>;
 
-/// No labels.
-pub(crate) type Unlabelled = [(&'static str, &'static str); 0];
-
 impl Page<'_> {
     /// Writes a counter. `name` goes without `_total`, which OpenMetrics adds to the samples.
     ///
@@ -61,6 +58,44 @@ impl Page<'_> {
             samples,
             |mut metric, value| metric.encode_gauge(&value),
         )
+    }
+
+    /// Writes a counter that has one series without labels, if its value is known.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    pub fn single_counter<V: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: Option<V>,
+    ) -> fmt::Result {
+        let Some(value) = value else {
+            return Ok(());
+        };
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        family.encode_counter(&value, NoExemplar::None)
+    }
+
+    /// Writes a gauge that has one series without labels, if its value is known.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    pub fn single_gauge<V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: Option<V>,
+    ) -> fmt::Result {
+        let Some(value) = value else {
+            return Ok(());
+        };
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        family.encode_gauge(&value)
     }
 
     fn family<L: EncodeLabelSet, V>(

@@ -7,7 +7,10 @@ use super::{
     table::{Source, TableError, TableReader, Unattributed},
 };
 use crate::bpf::{MapStatus, ProgramStatus};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// What the page says of processes.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct ProcessCollector {
     observed_ledger: ObservedLedger,
     processes: ProcessSelection,
     groups: GroupSelection,
+    /// What the last page said: a process that is just between groups must not make it fall.
+    unattributed: HashMap<(&'static str, &'static str), u64>,
     last: Option<Instant>,
     boot_time_seconds: Option<f64>,
 }
@@ -58,6 +63,7 @@ impl ProcessCollector {
             observed_ledger: ObservedLedger::new(names),
             processes,
             groups,
+            unattributed: HashMap::new(),
             last: None,
             boot_time_seconds,
         }
@@ -82,6 +88,14 @@ impl ProcessCollector {
             }
             None => self.observed_ledger.book(&mut table.processes),
         };
+        for lost in &mut table.unattributed {
+            let published = self
+                .unattributed
+                .entry((lost.signal, lost.reason))
+                .or_default();
+            lost.bytes = lost.bytes.max(*published);
+            *published = lost.bytes;
+        }
         let now = Instant::now();
         let elapsed = self
             .last

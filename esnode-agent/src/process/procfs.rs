@@ -67,12 +67,14 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Stat, &'static str> {
     let open = bytes
         .iter()
         .position(|byte| *byte == b'(')
-        .ok_or("no command name")?;
+        .ok_or("a command name in parentheses")?;
     let close = bytes
         .iter()
         .rposition(|byte| *byte == b')')
-        .ok_or("no end of the command name")?;
-    let text = bytes.get(open + 1..close).ok_or("no command name")?;
+        .ok_or("a parenthesis after the command name")?;
+    let text = bytes
+        .get(open + 1..close)
+        .ok_or("a command name in parentheses")?;
     let mut name = [0; NAME_LEN];
     for (to, from) in name.iter_mut().zip(text.iter().take(NAME_LEN - 1)) {
         *to = *from;
@@ -81,12 +83,12 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Stat, &'static str> {
         .get(close + 1..)
         .and_then(|rest| str::from_utf8(rest).ok());
     let mut fields = rest
-        .ok_or("no fields after the command name")?
+        .ok_or("fields after the command name")?
         .split_ascii_whitespace();
     let state = *fields
         .next()
         .and_then(|state| state.as_bytes().first())
-        .ok_or("no state")?;
+        .ok_or("a state")?;
     let numbers: Vec<i64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
     // Numbered as in the manual page, where ppid is field 4.
     let field = |number: usize| {
@@ -98,13 +100,12 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Stat, &'static str> {
     Ok(Stat {
         name: Name::from_bytes(name),
         state,
-        parent: small(4).ok_or("no ppid (field 4)")?,
-        flags: field(9).ok_or("no flags (field 9)")?,
-        cpu_ticks: field(14).ok_or("no utime (field 14)")?
-            + field(15).ok_or("no stime (field 15)")?,
-        threads: small(20).ok_or("no num_threads (field 20)")?,
-        start_ticks: field(22).ok_or("no starttime (field 22)")?,
-        resident_pages: field(24).ok_or("no rss (field 24)")?,
+        parent: small(4).ok_or("ppid (field 4)")?,
+        flags: field(9).ok_or("flags (field 9)")?,
+        cpu_ticks: field(14).ok_or("utime (field 14)")? + field(15).ok_or("stime (field 15)")?,
+        threads: small(20).ok_or("num_threads (field 20)")?,
+        start_ticks: field(22).ok_or("starttime (field 22)")?,
+        resident_pages: field(24).ok_or("rss (field 24)")?,
     })
 }
 
@@ -258,10 +259,16 @@ mod tests {
 
     #[test]
     fn stat_says_what_is_missing() {
-        assert_eq!(parse_stat(b"1 no name"), Err("no command name"));
-        assert_eq!(parse_stat(b"1 (sh) S 1 2"), Err("no flags (field 9)"));
-        assert_eq!(parse_stat(b"1 )sh( S 1 2"), Err("no command name"));
-        assert_eq!(parse_stat(b""), Err("no command name"));
+        assert_eq!(
+            parse_stat(b"1 no name"),
+            Err("a command name in parentheses")
+        );
+        assert_eq!(parse_stat(b"1 (sh) S 1 2"), Err("flags (field 9)"));
+        assert_eq!(
+            parse_stat(b"1 )sh( S 1 2"),
+            Err("a command name in parentheses")
+        );
+        assert_eq!(parse_stat(b""), Err("a command name in parentheses"));
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl TableReader {
             ..Table::default()
         };
         if let Some(settled) = settled {
-            let (groups, homeless) = known.groups(settled, &pass);
+            let full = settled.len() >= bpf.group_capacity();
+            let (groups, homeless) = known.groups(settled, full, &pass);
             table.groups = Some(groups);
             table.unattributed = known.unattributed(bpf, &homeless)?;
         }
@@ -246,7 +247,12 @@ impl Known {
 
     /// Adds what live threads have not settled to what was. Also gives the sum of those whose
     /// name has no group, because the map of groups was full when they took it.
-    fn groups(self, settled: Vec<(Name, GroupUse)>, pass: &Pass) -> (Vec<Group>, GroupUse) {
+    fn groups(
+        self,
+        settled: Vec<(Name, GroupUse)>,
+        full: bool,
+        pass: &Pass,
+    ) -> (Vec<Group>, GroupUse) {
         let mut index = HashMap::with_capacity(settled.len());
         let mut groups = settled;
         for (place, (name, _)) in groups.iter().enumerate() {
@@ -254,10 +260,19 @@ impl Known {
         }
         let mut homeless = GroupUse::default();
         for task in &pass.processes {
-            let place = index
-                .get(&task.group)
-                .and_then(|place| groups.get_mut(*place));
-            let group = place.map_or(&mut homeless, |(_, group)| group);
+            let place = match index.get(&task.group) {
+                Some(place) => *place,
+                // The name was taken after the groups were read.
+                None if !full => {
+                    groups.push((task.group, GroupUse::default()));
+                    index.insert(task.group, groups.len() - 1);
+                    groups.len() - 1
+                }
+                None => usize::MAX,
+            };
+            let group = groups
+                .get_mut(place)
+                .map_or(&mut homeless, |(_, group)| group);
             add_account(&mut group.account, &task.unsettled);
             if let Some(traffic) = &task.traffic {
                 add_network(&mut group.network, &traffic.unsettled);

@@ -106,10 +106,13 @@ pub(crate) fn exec_from_thread(bytes: usize, next: &[&str]) -> Result<()> {
     for _ in 0..2 {
         meter.tally += &told.recv()??;
     }
-    let runner = thread::spawn(move || {
-        let next: Vec<&str> = next.iter().map(String::as_str).collect();
-        become_next(&meter.tally, &next)
-    });
+    // Under a name of its own, which is never the process's.
+    let runner = thread::Builder::new()
+        .name("runner".to_owned())
+        .spawn(move || {
+            let next: Vec<&str> = next.iter().map(String::as_str).collect();
+            become_next(&meter.tally, &next)
+        })?;
     // On success there is nothing left that could return.
     runner.join().map_err(|_| anyhow!("a thread panicked"))?
 }
