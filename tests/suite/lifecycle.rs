@@ -1,8 +1,9 @@
 //! Starts, ends and what happens in between: signals, ports, crowds of scrapes.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::process::Command;
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use esnode_tests::http;
 use esnode_tests::page::{Format, Page};
 use esnode_tests::skip;
 use esnode_tests::workload::{Name, Workload};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Case;
 use crate::check::{Calls, ensure_eq, group, within_grace};
@@ -29,6 +31,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("lifecycle::sigint_ends_it_within_a_second", || {
             stops_on(Signal::SIGINT)
         }),
+        Case::new("lifecycle::signal_while_it_starts", stops_while_starting),
+        Case::new("lifecycle::log_that_cannot_be_written", unwritable_log),
         Case::new(
             "lifecycle::open_connections_do_not_delay_the_end",
             stops_with_open_connections,
@@ -67,6 +71,40 @@ fn stops_on(signal: Signal) -> Result<()> {
     let agent = Agent::start(&[])?;
     agent.page()?;
     ends_well(agent, signal)
+}
+
+/// Programs are being loaded for a fifth of a second: a signal in that time counts too.
+fn stops_while_starting() -> Result<()> {
+    for milliseconds in [20, 60, 120] {
+        let mut command = agent::command()?;
+        command.args(["--listen-address", "127.0.0.1:0"]);
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        // Its first line tells that it listens to signals soon after.
+        let mut log = BufReader::new(child.stderr.take().context("no log")?);
+        log.read_line(&mut String::new())?;
+        thread::sleep(Duration::from_millis(milliseconds));
+        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+        ensure_eq!(child.wait()?.code(), Some(0), "exit code");
+    }
+    Ok(())
+}
+
+/// A full disk under the log is no reason to end.
+fn unwritable_log() -> Result<()> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let address = format!("127.0.0.1:{port}");
+    let mut command = agent::command()?;
+    command.args(["--listen-address", &address]);
+    let full = OpenOptions::new().write(true).open("/dev/full")?;
+    let mut child = command.stderr(full).spawn()?;
+    let answered = (0..500).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        TcpStream::connect(&address).is_ok()
+    });
+    kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+    ensure_eq!(child.wait()?.code(), Some(0), "exit code");
+    ensure!(answered, "it never listened on {address}");
+    Ok(())
 }
 
 fn ends_well(agent: Agent, signal: Signal) -> Result<()> {

@@ -102,7 +102,6 @@ pub(crate) fn exec_from_thread(bytes: usize, next: &[&str]) -> Result<()> {
         });
     }
     let mut meter = Meter::default();
-    transfer::udp(bytes, bytes / 2, &mut meter)?;
     for _ in 0..2 {
         meter.tally += &told.recv()??;
     }
@@ -110,6 +109,7 @@ pub(crate) fn exec_from_thread(bytes: usize, next: &[&str]) -> Result<()> {
     let runner = thread::Builder::new()
         .name("runner".to_owned())
         .spawn(move || {
+            transfer::udp(bytes, bytes / 2, &mut meter)?;
             let next: Vec<&str> = next.iter().map(String::as_str).collect();
             become_next(&meter.tally, &next)
         })?;
