@@ -9,7 +9,8 @@ pub use agent::{AgentFacts, ScrapeCounts};
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet,
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
+        NoLabelSet,
     },
     metrics::{MetricType, exemplar::Exemplar},
     registry::Registry,
@@ -70,13 +71,13 @@ impl Page<'_> {
         help: &str,
         value: Option<V>,
     ) -> fmt::Result {
-        let Some(value) = value else {
-            return Ok(());
-        };
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        family.encode_counter(&value, NoExemplar::None)
+        self.single(
+            name,
+            help,
+            MetricType::Counter,
+            value,
+            |mut metric, value| metric.encode_counter(&value, NoExemplar::None),
+        )
     }
 
     /// Writes a gauge that has one series without labels, if its value is known.
@@ -89,13 +90,23 @@ impl Page<'_> {
         help: &str,
         value: Option<V>,
     ) -> fmt::Result {
+        self.single(name, help, MetricType::Gauge, value, |mut metric, value| {
+            metric.encode_gauge(&value)
+        })
+    }
+
+    fn single<V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        value: Option<V>,
+        write: impl FnOnce(MetricEncoder<'_>, V) -> fmt::Result,
+    ) -> fmt::Result {
         let Some(value) = value else {
             return Ok(());
         };
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        family.encode_gauge(&value)
+        write(self.0.encode_descriptor(name, help, None, kind)?, value)
     }
 
     fn family<L: EncodeLabelSet, V>(
@@ -104,7 +115,7 @@ impl Page<'_> {
         help: &str,
         kind: MetricType,
         samples: impl IntoIterator<Item = (L, V)>,
-        write: impl Fn(prometheus_client::encoding::MetricEncoder<'_>, V) -> fmt::Result,
+        write: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
     ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
