@@ -59,6 +59,32 @@ pub struct Layout {
     pub sock_family: u32,
     /// `sock.sk_protocol`, a `u16`.
     pub sock_protocol: u32,
+    /// `sock.__sk_common.skc_flags`, a `u64` of bits `SOCK_…`.
+    pub sock_flags: u32,
+    /// `sock.__sk_common.skc_prot`, a pointer to the protocol's functions.
+    pub sock_functions: u32,
+    /// `proto.sendpage`, a pointer to a function; missing from Linux 6.5 on.
+    pub functions_sendpage: u32,
+    /// `socket.sk`, a pointer.
+    pub socket_sock: u32,
+    /// `socket.type`, an `i16` of `SOCK_…`.
+    pub socket_type: u32,
+    /// `tcp_sock.copied_seq`, a `u32`: the place in the stream up to which it was read.
+    pub tcp_copied: u32,
+    /// `tcp_sock.rcv_nxt`, a `u32`: the place up to which it has arrived.
+    pub tcp_arrived: u32,
+    /// `pt_regs.orig_ax` on x86, `pt_regs.syscallno` on arm64, of which 32 bits count.
+    pub registers_system_call: u32,
+    /// `request.cmd_flags`, a `u32` whose low byte is `REQ_OP_…`.
+    pub request_flags: u32,
+    /// `request.__data_len`, a `u32`: bytes that are not completed.
+    pub request_length: u32,
+    /// Which argument of `block_rq_insert` is the request: 1 before Linux 5.11, 0 since.
+    pub insert_request: u32,
+    /// The same of `block_rq_issue`.
+    pub issue_request: u32,
+    /// The same of `block_rq_requeue`.
+    pub requeue_request: u32,
     /// 1 if `sched_process_exit` tells as its second argument whether the process is dead.
     pub exit_tells_process_dead: u32,
 }
@@ -95,8 +121,21 @@ impl Layout {
         mm_shared_pages: Self::MISSING,
         sock_family: Self::MISSING,
         sock_protocol: Self::MISSING,
+        sock_flags: Self::MISSING,
+        sock_functions: Self::MISSING,
+        functions_sendpage: Self::MISSING,
+        socket_sock: Self::MISSING,
+        socket_type: Self::MISSING,
+        tcp_copied: Self::MISSING,
+        tcp_arrived: Self::MISSING,
+        registers_system_call: Self::MISSING,
+        request_flags: Self::MISSING,
+        request_length: Self::MISSING,
+        insert_request: 0,
+        issue_request: 0,
+        requeue_request: 0,
         exit_tells_process_dead: 0,
     };
 }
 
-const _: () = assert!(size_of::<Layout>() == 108);
+const _: () = assert!(size_of::<Layout>() == 160);

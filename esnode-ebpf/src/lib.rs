@@ -18,10 +18,12 @@
 )]
 
 mod iteration;
+mod latency;
 mod layout;
 mod name;
 
 pub use iteration::{LeaderRecord, NetworkHeader, ThreadRecord, flag, record};
+pub use latency::{LATENCY_BUCKETS, Latency, LatencyGroup, LatencyProcess, Operation, Request};
 pub use layout::Layout;
 pub use name::{NAME_LEN, Name};
 
@@ -139,6 +141,16 @@ pub struct GroupUse {
     pub exited: u64,
 }
 
+/// Value of [`maps::CALLS`]: a call into the kernel whose return is awaited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Call {
+    /// Address of the `struct socket` or `struct sock` that is called for.
+    pub socket: u64,
+    /// Flags, or an address in user space.
+    pub argument: u64,
+}
+
 /// Names of the global variables that the agent sets before loading.
 pub mod globals {
     /// The [`Layout`](super::Layout).
@@ -155,9 +167,23 @@ pub mod maps {
     pub const GROUPS: &str = "GROUPS";
     /// `u64` bytes by [`Lost`](super::Lost).
     pub const LOST: &str = "LOST";
+    /// `u64` (address of a `task_struct`, plus the number of a function) to
+    /// [`Call`](super::Call).
+    pub const CALLS: &str = "CALLS";
+    /// `u64` (address of a `struct sock`) to `u32`, the place in a TCP stream up to which
+    /// every byte is accounted for.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// `u64` (address of a `struct request`) to [`Request`](super::Request).
+    pub const REQUESTS: &str = "REQUESTS";
+    /// [`LatencyProcess`](super::LatencyProcess) to [`Latency`](super::Latency).
+    pub const PROCESS_LATENCY: &str = "PROCESS_LATENCY";
+    /// [`LatencyGroup`](super::LatencyGroup) to [`Latency`](super::Latency).
+    pub const GROUP_LATENCY: &str = "GROUP_LATENCY";
 }
 
-/// Names of the programs, which are also the names of the kernel's hooks but for the iterator.
+/// Names of the programs on tracepoints, which are also those of the tracepoints, and of the
+/// iterator. Programs on functions of the kernel are named after these: the one on its return by
+/// trampoline as it is, the two of probes with `enter_` and `leave_` before it.
 pub mod programs {
     /// `iter/task`: writes the records of every task. Linux 5.8.
     pub const TASKS: &str = "tasks";
@@ -173,6 +199,20 @@ pub mod programs {
     pub const SCHED_PROCESS_EXIT: &str = "sched_process_exit";
     /// `tp_btf/sched_process_free`.
     pub const SCHED_PROCESS_FREE: &str = "sched_process_free";
+    /// `tp_btf/tcp_rcv_space_adjust`; the program needs Linux 5.15.
+    pub const TCP_RCV_SPACE_ADJUST: &str = "tcp_rcv_space_adjust";
+    /// `tp_btf/inet_sock_set_state`.
+    pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
+    /// `tp_btf/tcp_destroy_sock`.
+    pub const TCP_DESTROY_SOCK: &str = "tcp_destroy_sock";
+    /// `tp_btf/block_rq_insert`.
+    pub const BLOCK_RQ_INSERT: &str = "block_rq_insert";
+    /// `tp_btf/block_rq_issue`.
+    pub const BLOCK_RQ_ISSUE: &str = "block_rq_issue";
+    /// `tp_btf/block_rq_requeue`.
+    pub const BLOCK_RQ_REQUEUE: &str = "block_rq_requeue";
+    /// `tp_btf/block_rq_complete`.
+    pub const BLOCK_RQ_COMPLETE: &str = "block_rq_complete";
 }
 
 /// Indices of [`maps::LOST`]: bytes that a hook saw and no group got, and, last, how often an
@@ -198,11 +238,19 @@ pub enum Lost {
     ProcessesRefused,
     /// Refused entries of [`maps::GROUPS`], a count.
     GroupsRefused,
+    /// Refused entries of [`maps::CALLS`], a count: calls whose bytes nobody knows.
+    CallsRefused,
+    /// Returns that a kretprobe did not see, a count: calls whose bytes nobody knows.
+    ReturnsMissed,
+    /// Refused entries of [`maps::SOCKETS`], a count: sockets whose splices nobody knows.
+    SocketsRefused,
+    /// Refused entries of [`maps::GROUP_LATENCY`], a count: requests that are in no histogram.
+    GroupLatencyRefused,
 }
 
 impl Lost {
     /// Number of indices.
-    pub const COUNT: u32 = Self::GroupsRefused as u32 + 1;
+    pub const COUNT: u32 = Self::GroupLatencyRefused as u32 + 1;
 }
 
 const _: () = {
@@ -212,6 +260,7 @@ const _: () = {
     assert!(size_of::<ThreadUse>() == 312);
     assert!(size_of::<ProcessUse>() == 144);
     assert!(size_of::<GroupUse>() == 176);
+    assert!(size_of::<Call>() == 16);
 };
 
 #[cfg(feature = "user")]
@@ -232,6 +281,12 @@ mod pod {
     unsafe impl Pod for super::GroupUse {}
     // SAFETY: as above.
     unsafe impl Pod for super::Layout {}
+    // SAFETY: as above.
+    unsafe impl Pod for super::Latency {}
+    // SAFETY: as above.
+    unsafe impl Pod for super::LatencyProcess {}
+    // SAFETY: as above.
+    unsafe impl Pod for super::LatencyGroup {}
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The BPF programs: they count what crosses sockets, and settle what a task used when it is
 //! renamed or ends. They decide, look up and add; nothing is streamed to user space.
 //!
-//! - `network`: the two socket tracepoints, the only programs on a hot path.
+//! - `network`: the two socket tracepoints, on the hot path of every send and receive.
+//! - `functions`: the same by the functions below them, where the kernel has no such tracepoints.
+//! - `splice`: what leaves TCP sockets without a receive, where functions can't be seen.
+//! - `block`: latency of block devices, on request.
 //! - `lifetime`: fork, rename, exit and free of tasks.
 //! - `tasks`: the iterator that reads all tasks at the time of a scrape.
 
@@ -25,9 +28,12 @@
 )]
 
 mod baseline;
+mod block;
+mod functions;
 mod kernel;
 mod lifetime;
 mod network;
+mod splice;
 mod tables;
 mod tasks;
 

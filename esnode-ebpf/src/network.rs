@@ -5,6 +5,7 @@ use crate::{
     tables::{self, THREADS},
 };
 use aya_ebpf::{
+    EbpfContext,
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_task},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -17,46 +18,60 @@ const MSG_ERRQUEUE: i32 = 0x2000;
 /// `sock_send_length(struct sock *sk, int ret, int flags)`, Linux 6.3: after a send.
 #[btf_tracepoint(function = "sock_send_length")]
 pub(crate) fn sock_send_length(context: BtfTracePointContext) -> i32 {
-    let sent: i32 = context.arg(1);
-    if let Ok(bytes) = u64::try_from(sent) {
-        match current_thread(&context) {
-            Ok(thread) => {
-                // SAFETY: a map value of this thread, which alone writes it.
-                let traffic = unsafe { &mut (*thread).network[protocol(&context)] };
-                traffic.transmit_bytes += bytes;
-                traffic.transmits += 1;
-            }
-            Err(Unattributed::MapFull) => tables::lose(Lost::TransmitMapFull, bytes),
-            Err(Unattributed::NoProcess) => tables::lose(Lost::TransmitNoProcess, bytes),
-        }
-    }
+    sent::<Typed>(&context, context.arg(0), context.arg(1));
     0
 }
 
 /// `sock_recv_length(struct sock *sk, int ret, int flags)`, Linux 6.3: after a receive.
-///
-/// Peeking leaves the bytes in the socket, and the error queue holds reports on what was sent
-/// (zero-copy completions, timestamps): neither was received.
 #[btf_tracepoint(function = "sock_recv_length")]
 pub(crate) fn sock_recv_length(context: BtfTracePointContext) -> i32 {
-    let received: i32 = context.arg(1);
-    let flags: i32 = context.arg(2);
-    if flags & (MSG_PEEK | MSG_ERRQUEUE) != 0 {
-        return 0;
-    }
-    if let Ok(bytes) = u64::try_from(received) {
-        match current_thread(&context) {
-            Ok(thread) => {
-                // SAFETY: a map value of this thread, which alone writes it.
-                let traffic = unsafe { &mut (*thread).network[protocol(&context)] };
-                traffic.receive_bytes += bytes;
-                traffic.receives += 1;
-            }
-            Err(Unattributed::MapFull) => tables::lose(Lost::ReceiveMapFull, bytes),
-            Err(Unattributed::NoProcess) => tables::lose(Lost::ReceiveNoProcess, bytes),
-        }
+    if takes(context.arg(2)) {
+        received::<Typed>(&context, context.arg(0), context.arg(1));
     }
     0
+}
+
+/// Whether a receive with these flags takes anything: peeking leaves the bytes in the socket,
+/// and the error queue holds reports on what was sent (zero-copy completions, timestamps).
+#[inline(always)]
+pub(crate) fn takes(flags: i32) -> bool {
+    flags & (MSG_PEEK | MSG_ERRQUEUE) == 0
+}
+
+/// Counts what a send on a `struct sock` returned.
+#[inline(always)]
+pub(crate) fn sent<M: Memory>(context: &impl EbpfContext, sock: *const u8, returned: i32) {
+    let Ok(bytes) = u64::try_from(returned) else {
+        return;
+    };
+    match current_thread(context) {
+        Ok(thread) => {
+            // SAFETY: a map value of this thread, which alone writes it.
+            let traffic = unsafe { &mut (*thread).network[protocol::<M>(sock)] };
+            traffic.transmit_bytes += bytes;
+            traffic.transmits += 1;
+        }
+        Err(Unattributed::MapFull) => tables::lose(Lost::TransmitMapFull, bytes),
+        Err(Unattributed::NoProcess) => tables::lose(Lost::TransmitNoProcess, bytes),
+    }
+}
+
+/// Counts what a receive on a `struct sock` returned.
+#[inline(always)]
+pub(crate) fn received<M: Memory>(context: &impl EbpfContext, sock: *const u8, returned: i32) {
+    let Ok(bytes) = u64::try_from(returned) else {
+        return;
+    };
+    match current_thread(context) {
+        Ok(thread) => {
+            // SAFETY: a map value of this thread, which alone writes it.
+            let traffic = unsafe { &mut (*thread).network[protocol::<M>(sock)] };
+            traffic.receive_bytes += bytes;
+            traffic.receives += 1;
+        }
+        Err(Unattributed::MapFull) => tables::lose(Lost::ReceiveMapFull, bytes),
+        Err(Unattributed::NoProcess) => tables::lose(Lost::ReceiveNoProcess, bytes),
+    }
 }
 
 /// Why traffic belongs to no thread.
@@ -67,7 +82,7 @@ enum Unattributed {
 
 /// The entry of the running thread.
 #[inline(always)]
-fn current_thread(context: &BtfTracePointContext) -> Result<*mut ThreadUse, Unattributed> {
+fn current_thread(context: &impl EbpfContext) -> Result<*mut ThreadUse, Unattributed> {
     // SAFETY: no requirements.
     let task = unsafe { bpf_get_current_task() };
     if let Some(thread) = THREADS.get_ptr_mut(task) {
@@ -85,9 +100,8 @@ fn current_thread(context: &BtfTracePointContext) -> Result<*mut ThreadUse, Unat
 
 /// Index of the socket's protocol.
 #[inline(always)]
-fn protocol(context: &BtfTracePointContext) -> usize {
-    let sock: *const u8 = context.arg(0);
-    let family = Typed::field(sock, offset!(sock_family));
-    let protocol = Typed::field(sock, offset!(sock_protocol));
+fn protocol<M: Memory>(sock: *const u8) -> usize {
+    let family = M::field(sock, offset!(sock_family));
+    let protocol = M::field(sock, offset!(sock_protocol));
     Protocol::of(family, protocol) as usize & (PROTOCOLS - 1)
 }

@@ -1,14 +1,17 @@
 //! The maps, and how a full one is accounted for.
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
-    maps::{Array, HashMap},
-    programs::BtfTracePointContext,
+    maps::{Array, HashMap, LruHashMap},
 };
 use aya_log_ebpf::warn;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use esnode_ebpf::{Account, GroupUse, Lost, Name, Network, ProcessUse, ThreadUse, Traffic};
+use esnode_ebpf::{
+    Account, Call, GroupUse, LATENCY_BUCKETS, Latency, LatencyGroup, LatencyProcess, Lost, Name,
+    Network, ProcessUse, Request, ThreadUse, Traffic,
+};
 
 /// Entries are made on first use, so memory follows the threads that use the network and the
 /// tasks that are ending. The capacities are the agent's to set.
@@ -25,6 +28,28 @@ static GROUPS: HashMap<Name, GroupUse> = HashMap::with_max_entries(1, BPF_F_NO_P
 
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(Lost::COUNT, 0);
+
+/// Calls that have not returned. An entry is left over only where a return was missed, and then
+/// until the thread's next call.
+#[map]
+static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// How far each TCP socket was read.
+#[map]
+pub(crate) static SOCKETS: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Requests on their way. Those whose completion nobody saw are the first to make room.
+#[map]
+pub(crate) static REQUESTS: LruHashMap<u64, Request> = LruHashMap::with_max_entries(1, 0);
+
+/// The agent removes the entries of processes that ended; should it not come to it, the oldest
+/// make room.
+#[map]
+static PROCESS_LATENCY: LruHashMap<LatencyProcess, Latency> = LruHashMap::with_max_entries(1, 0);
+
+#[map]
+static GROUP_LATENCY: HashMap<LatencyGroup, Latency> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 const NOTHING: Traffic = Traffic {
     receive_bytes: 0,
@@ -56,6 +81,11 @@ static NEW_GROUP: GroupUse = GroupUse {
     account: NO_ACCOUNT,
     started: 0,
     exited: 0,
+};
+
+static NEW_LATENCY: Latency = Latency {
+    buckets: [0; LATENCY_BUCKETS],
+    nanoseconds: 0,
 };
 
 /// Adds to a number that several CPUs may write.
@@ -128,7 +158,7 @@ fn entry<K, V>(map: &HashMap<K, V>, key: &K, new: &V) -> Option<*mut V> {
 
 /// Counts and logs that a thread's traffic has nowhere to go.
 #[inline(always)]
-pub(crate) fn refuse_thread(context: &BtfTracePointContext) {
+pub(crate) fn refuse_thread(context: &impl EbpfContext) {
     if refuse(Lost::ThreadsRefused) {
         warn!(
             context,
@@ -139,7 +169,7 @@ pub(crate) fn refuse_thread(context: &BtfTracePointContext) {
 
 /// Counts and logs that an ended thread's traffic is missing from its process.
 #[inline(always)]
-pub(crate) fn refuse_process(context: &BtfTracePointContext) {
+pub(crate) fn refuse_process(context: &impl EbpfContext) {
     if refuse(Lost::ProcessesRefused) {
         warn!(
             context,
@@ -150,11 +180,83 @@ pub(crate) fn refuse_process(context: &BtfTracePointContext) {
 
 /// Counts and logs that a command name has no group.
 #[inline(always)]
-pub(crate) fn refuse_group(context: &BtfTracePointContext) {
+pub(crate) fn refuse_group(context: &impl EbpfContext) {
     if refuse(Lost::GroupsRefused) {
         warn!(
             context,
             "the BPF map GROUPS is full: what new command names use is unattributed"
         );
     }
+}
+
+/// Keeps a call until it returns.
+#[inline(always)]
+pub(crate) fn open_call(context: &impl EbpfContext, key: u64, call: &Call) {
+    if CALLS.insert(&key, call, u64::from(BPF_NOEXIST)).is_ok() {
+        return;
+    }
+    if let Some(entry) = CALLS.get_ptr_mut(&key) {
+        if refuse(Lost::ReturnsMissed) {
+            warn!(
+                context,
+                "a kretprobe missed the return of a function: its bytes are unknown"
+            );
+        }
+        // SAFETY: a map value of this thread, which alone writes it.
+        unsafe { *entry = *call };
+    } else if refuse(Lost::CallsRefused) {
+        warn!(
+            context,
+            "the BPF map CALLS is full: bytes of some calls are unknown"
+        );
+    }
+}
+
+/// Takes a call out that returns.
+#[inline(always)]
+pub(crate) fn close_call(key: u64) -> Option<Call> {
+    let entry = CALLS.get_ptr(&key)?;
+    // SAFETY: a map value of this thread, which alone writes it.
+    let call = unsafe { *entry };
+    let _ = CALLS.remove(&key);
+    Some(call)
+}
+
+/// Begins to follow a TCP socket, or goes on from another place.
+#[inline(always)]
+pub(crate) fn follow_socket(sock: u64, place: u32) {
+    if SOCKETS.insert(&sock, &place, 0).is_err() {
+        lose(Lost::SocketsRefused, 1);
+    }
+}
+
+/// Makes sure that a process has a histogram.
+#[inline(always)]
+pub(crate) fn prepare_latency(owner: &LatencyProcess) {
+    if PROCESS_LATENCY.get_ptr(owner).is_none() {
+        let _ = PROCESS_LATENCY.insert(owner, &NEW_LATENCY, u64::from(BPF_NOEXIST));
+    }
+}
+
+/// Adds a request to the histograms of its owner, if that still has one, and of its group.
+#[inline(always)]
+pub(crate) fn add_latency(owner: &LatencyProcess, group: &LatencyGroup, nanoseconds: u64) {
+    if let Some(latency) = PROCESS_LATENCY.get_ptr_mut(owner) {
+        add_time(latency, nanoseconds);
+    }
+    match entry(&GROUP_LATENCY, group, &NEW_LATENCY) {
+        Some(latency) => add_time(latency, nanoseconds),
+        None => lose(Lost::GroupLatencyRefused, 1),
+    }
+}
+
+#[inline(always)]
+fn add_time(latency: *mut Latency, nanoseconds: u64) {
+    let bucket = Latency::bucket(nanoseconds);
+    if bucket < LATENCY_BUCKETS {
+        // SAFETY: a map value, and the index is below the array's length.
+        add(unsafe { &raw mut (*latency).buckets[bucket] }, 1);
+    }
+    // SAFETY: a map value.
+    add(unsafe { &raw mut (*latency).nanoseconds }, nanoseconds);
 }
