@@ -1,12 +1,13 @@
 //! Putting the parts together: from the command line to the collectors.
 
 use crate::{
-    bpf::{Bpf, BpfError, Part, sys},
+    bpf::{self, Bpf, BpfError, sys},
     cli::Cli,
     collectors::{
         Collector, CollectorName, cpu::CpuCollector, load::LoadCollector, memory::MemoryCollector,
     },
     error::read_file,
+    ladder::{Refusal, Standing},
     process::{
         collector::ProcessCollector,
         procfs::Units,
@@ -45,61 +46,51 @@ pub fn check_roots(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// Loads BPF if it is wanted and possible; says in the log what is not.
+/// Loads BPF if it is wanted and possible. Also gives the rungs of the ladder that BPF has, with
+/// what refused those that are not in use.
 #[must_use]
-pub fn load_bpf(cli: &Cli) -> Option<Bpf> {
+pub fn load_bpf(cli: &Cli) -> (Option<Bpf>, Vec<Standing>) {
     if !cli.sources.enabled().contains(&CollectorName::Process) {
-        return None;
+        return (None, Vec::new());
     }
     if cli.sources.no_bpf {
-        info!("BPF is off (--no-bpf): processes are read from /proc");
-        return None;
-    }
-    if !in_host_pid_namespace() {
-        warn!(
-            "BPF is off, processes are read from /proc: this is not the host's PID namespace, so \
-             hooks and process table would not speak of the same processes (start the container \
-             with --pid=host)"
-        );
-        return None;
+        return (None, bpf::all_refused(&BpfError::Off));
     }
     let loaded = Bpf::load(&cli.sources.sysfs, cli.sources.bpf());
     // Loading reads all types of the kernel; that memory is not needed again.
     sys::release_free_memory();
     match loaded {
         Ok(bpf) => {
-            for (part, error) in bpf.refused() {
-                warn!(%error, "{}", missing(*part));
-            }
-            if !bpf.resolved().disk {
+            if !bpf.knows_disk() {
                 warn!("this kernel counts no disk bytes (CONFIG_TASK_IO_ACCOUNTING)");
             }
-            Some(bpf)
+            let standings = bpf.standings().to_vec();
+            (Some(bpf), standings)
         }
-        Err(error @ BpfError::NotEmbedded) => {
-            warn!("BPF is off, processes are read from /proc: {error}");
-            None
-        }
-        Err(error) => {
-            warn!(
-                "BPF is off, processes are read from /proc: {error} (it takes root, or CAP_BPF, \
-                 CAP_PERFMON and CAP_SYS_PTRACE; --no-bpf silences this)"
-            );
-            None
-        }
+        Err(error) => (None, bpf::all_refused(&error)),
     }
 }
 
-/// Whether this is the initial PID namespace, whose inode number is fixed
-/// (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`). Where that can't be read, it is assumed.
-fn in_host_pid_namespace() -> bool {
-    fs::read_link("/proc/self/ns/pid").map_or(true, |name| name.as_os_str() == "pid:[4026531836]")
-}
-
-fn missing(part: Part) -> &'static str {
-    match part {
-        Part::Ended => "no hooks on the end of processes, and so no network bytes",
-        Part::Network => "no hooks on sockets, and so no network bytes",
+/// Says in the log where every signal stands, and why it stands no better.
+pub fn log_standings(standings: &[Standing]) {
+    for standing in standings {
+        let Standing {
+            signal,
+            rung,
+            refused,
+        } = standing;
+        match rung {
+            Some(rung) => info!("{signal} is read from {rung}"),
+            None => warn!("{signal} is not known"),
+        }
+        for Refusal {
+            rung,
+            reason,
+            remedy,
+        } in refused
+        {
+            info!("{signal} is not read from {rung}: {reason} (to do: {remedy})");
+        }
     }
 }
 
@@ -125,17 +116,7 @@ pub fn collectors(cli: &Cli, mut bpf: Option<Bpf>) -> Result<Vec<Collector>> {
         info!("collector {name} is off (--disable-collector)");
     }
     for collector in &collectors {
-        match collector {
-            Collector::Process(process) => {
-                for rung in process.sources() {
-                    info!(
-                        "collector process is on: {} from {}",
-                        rung.signal, rung.source
-                    );
-                }
-            }
-            other => info!("collector {} is on", other.name()),
-        }
+        info!("collector {} is on", collector.name());
     }
     Ok(collectors)
 }

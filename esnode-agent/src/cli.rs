@@ -1,6 +1,6 @@
 //! The command line. Every flag is an environment variable as well.
 
-use crate::{bpf, collectors::CollectorName, version};
+use crate::{bpf, collectors::CollectorName, ladder::Rung, version};
 use clap::{Args, Parser, ValueEnum, builder::FalseyValueParser};
 use regex::{Regex, RegexSet};
 use std::{net::SocketAddr, path::PathBuf};
@@ -109,10 +109,41 @@ pub struct Sources {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub bpf_groups: u32,
 
+    /// Entries of the BPF map of TCP sockets, used where splice(2) out of them can only be told by
+    /// the place in the stream; beyond, splices are not counted
+    #[arg(long, env = "ESNODE_BPF_SOCKETS", value_name = "N", default_value_t = 65_536,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub bpf_sockets: u32,
+
+    /// Measure how long block devices take for the requests of each process and group, in
+    /// histograms: two more BPF programs per request
+    #[arg(long, env = "ESNODE_DISK_LATENCY", value_parser = FalseyValueParser::new())]
+    pub disk_latency: bool,
+
     /// Attach an empty program beside each of ours: with kernel.bpf_stats_enabled=1, the page
     /// then tells what counting costs above calling any program
     #[arg(long, env = "ESNODE_BPF_BASELINE", value_parser = FalseyValueParser::new())]
     pub bpf_baseline: bool,
+
+    /// Do as if these rungs of the attribution ladder were refused; for tests
+    #[arg(
+        long,
+        env = "ESNODE_WITHOUT",
+        value_name = "RUNG",
+        value_delimiter = ',',
+        hide = true
+    )]
+    pub without: Vec<Rung>,
+
+    /// Do as if the kernel refused to attach to these tracepoints and functions; for tests
+    #[arg(
+        long,
+        env = "ESNODE_REFUSE_HOOK",
+        value_name = "NAME",
+        value_delimiter = ',',
+        hide = true
+    )]
+    pub refuse_hook: Vec<String>,
 }
 
 impl Sources {
@@ -136,7 +167,11 @@ impl Sources {
             threads: self.bpf_threads,
             processes: self.bpf_processes,
             groups: self.bpf_groups,
+            sockets: self.bpf_sockets,
             baseline: self.bpf_baseline,
+            disk_latency: self.disk_latency,
+            without: self.without.clone(),
+            refuse_hooks: self.refuse_hook.clone(),
         }
     }
 }

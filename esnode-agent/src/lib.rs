@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod cli;
 pub mod collectors;
 pub mod error;
+pub mod ladder;
 pub mod page;
 pub mod privileges;
 pub mod process;

@@ -23,6 +23,7 @@ use std::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, level_filters::LevelFilter, warn};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How long a pass that is running may hold up the end.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -48,6 +49,15 @@ fn start_log(options: &LogOptions) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
+    // aya tells each relocation at this level; who wants to know asks for more.
+    let of_aya = if level == LevelFilter::TRACE {
+        level
+    } else {
+        level.min(LevelFilter::INFO)
+    };
+    let levels = Targets::new()
+        .with_default(level)
+        .with_target("aya", of_aya);
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
@@ -56,8 +66,8 @@ fn start_log(options: &LogOptions) {
         .with_ansi(stderr().is_terminal())
         .with_writer(stderr);
     match options.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.finish().with(levels).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(levels).init(),
     }
 }
 
@@ -72,7 +82,8 @@ fn run(cli: &Cli) -> Result<()> {
     let signals = runtime.block_on(async { Signals::catch() })?;
     agent::check_roots(cli)?;
     let listeners = agent::bind(cli)?;
-    let mut bpf = agent::load_bpf(cli);
+    let (mut bpf, standings) = agent::load_bpf(cli);
+    agent::log_standings(&standings);
     let bpf_log = bpf.as_mut().map(Bpf::take_logger).transpose();
     let bpf_log = bpf_log.context("cannot open the log of the BPF programs")?;
     // Before there are threads: capabilities are theirs.

@@ -4,6 +4,7 @@
 //! libraries that build a model of them all take ten times as long and 40 MiB at every start.
 //! Format: `Documentation/bpf/btf.rst` of the kernel.
 
+use rustc_hash::FxHashSet;
 use std::collections::HashMap;
 use thiserror::Error;
 
@@ -34,6 +35,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -54,6 +56,8 @@ pub struct Btf<'a> {
     types: Vec<u32>,
     /// Structs and typedefs that were asked for, by name.
     named: HashMap<&'a str, u32>,
+    /// Functions that were asked for, by name, and their prototypes.
+    functions: HashMap<&'a str, u32>,
 }
 
 /// The head of a type: `struct btf_type`.
@@ -70,7 +74,7 @@ struct Type {
 }
 
 impl<'a> Btf<'a> {
-    /// Indexes `data`, remembering the structs and typedefs called one of `names`.
+    /// Indexes `data`, remembering the structs, typedefs and functions called one of `names`.
     ///
     /// # Errors
     /// [`BtfError::Malformed`] if it is not little-endian BTF, or ends early.
@@ -91,7 +95,9 @@ impl<'a> Btf<'a> {
             strings,
             types: vec![0],
             named: HashMap::new(),
+            functions: HashMap::new(),
         };
+        let names: FxHashSet<&str> = names.iter().copied().collect();
         let mut at = types_at;
         while at < types_at + types_len {
             let r#type = btf.read_type(at)?;
@@ -99,10 +105,14 @@ impl<'a> Btf<'a> {
                 .map_err(|_| malformed(at, "fewer than 2^32 types"))?;
             btf.types
                 .push(u32::try_from(at).map_err(|_| malformed(at, "less than 4 GiB"))?);
-            if matches!(r#type.kind, kind::STRUCT | kind::TYPEDEF) {
+            if matches!(r#type.kind, kind::STRUCT | kind::TYPEDEF | kind::FUNC) {
                 let name = btf.string(r#type.name);
                 if names.contains(&name) {
-                    btf.named.entry(name).or_insert(id);
+                    if r#type.kind == kind::FUNC {
+                        btf.functions.entry(name).or_insert(r#type.size_or_target);
+                    } else {
+                        btf.named.entry(name).or_insert(id);
+                    }
                 }
             }
             at += 12 + trailer(r#type).ok_or_else(|| malformed(at, "a known kind of type"))?;
@@ -142,6 +152,13 @@ impl<'a> Btf<'a> {
         let function = self.resolve(pointer.size_or_target)?;
         (pointer.kind == kind::POINTER && function.kind == kind::FUNC_PROTO)
             .then_some(function.count)
+    }
+
+    /// Number of arguments of a function of the kernel; `None` if it does not exist.
+    #[must_use]
+    pub fn function_arguments(&self, function: &str) -> Option<u32> {
+        let prototype = self.resolve(*self.functions.get(function)?)?;
+        (prototype.kind == kind::FUNC_PROTO).then_some(prototype.count)
     }
 
     /// Finds a member; gives its type and its offset in bits.

@@ -1,9 +1,14 @@
 //! What can go wrong with BPF, in words.
 
-use super::layout::LayoutError;
+use super::{layout::LayoutError, probes::ProbeError};
+use crate::ladder::Signal;
 use aya::{maps::MapError, programs::ProgramError};
+use caps::{CapSet, Capability};
 use std::io;
 use thiserror::Error;
+
+/// `ENOTSUPP` of `include/linux/errno.h`, which leaks out of bpf(2).
+const ENOTSUPP: i32 = 524;
 
 /// Why BPF is not used.
 #[derive(Debug, Error)]
@@ -26,11 +31,72 @@ pub enum BpfError {
     /// the kernel refuses the first map.
     #[error("cannot load the BPF object: {}", error_chain(.0))]
     Load(#[from] aya::EbpfError),
+    /// The user wants none.
+    #[error("BPF is off (--no-bpf)")]
+    Off,
+    /// It was asked for to do without.
+    #[error("{hook} is not to be used (--without, --refuse-hook)")]
+    Unwanted {
+        /// The rung or the hook.
+        hook: String,
+    },
+    /// The agent is in a PID namespace of its own.
+    #[error(
+        "this is not the host's PID namespace, so hooks and process table would not speak of the \
+         same processes"
+    )]
+    OtherPidNamespace,
+    /// A map could not be made as large as it has to be.
+    #[error("cannot create the BPF map {map} with {capacity} entries: {source}")]
+    NoMap {
+        /// Its name.
+        map: &'static str,
+        /// Entries that were asked for.
+        capacity: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A rung hangs on another.
+    #[error("it needs {needed}, which is refused")]
+    Needs {
+        /// The signal that has to be measured by BPF as well.
+        needed: Signal,
+    },
+    /// A field that only one rung needs is missing.
+    #[error("this kernel's BTF has no {field}")]
+    NoField {
+        /// Struct and field.
+        field: String,
+    },
+    /// A function to hang on does not exist.
+    #[error("this kernel's BTF has no function {function}: it is part of a module, or left out")]
+    NoFunction {
+        /// Its name.
+        function: &'static str,
+    },
+    /// A function to hang on is not the one that the programs know.
+    #[error("this kernel's {function} has {arguments} arguments and not {expected}")]
+    OtherFunction {
+        /// Its name.
+        function: &'static str,
+        /// As the programs know it.
+        expected: u32,
+        /// As the kernel has it.
+        arguments: u32,
+    },
+    /// A probe could not be made.
+    #[error("cannot probe {function}: {source}")]
+    Probe {
+        /// The function.
+        function: String,
+        /// What was refused.
+        source: ProbeError,
+    },
     /// A program was refused.
-    #[error("cannot {action} the BPF program {program}: {}", last_words(.source))]
+    #[error("cannot {action} the BPF program {program}: {}", verdict(.source))]
     Program {
         /// Its name.
-        program: &'static str,
+        program: String,
         /// `load` or `attach`.
         action: &'static str,
         /// The kernel's answer.
@@ -76,25 +142,41 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A verifier log runs over pages; its last lines tell what was refused.
-fn last_words(error: &ProgramError) -> String {
+/// A verifier's log runs over pages of its steps and ends in statistics; the line before these
+/// says what was wrong.
+fn verdict(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
         } => {
             let log = verifier_log.to_string();
-            let lines: Vec<_> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let tail = lines
-                .get(lines.len().saturating_sub(3)..)
-                .unwrap_or_default();
-            format!(
-                "{io_error}; the verifier's last words: {}",
-                tail.join(" | ")
-            )
+            match verifier_verdict(&log) {
+                Some(verdict) => format!("{io_error}; the verifier says: {verdict}"),
+                None => io_error.to_string(),
+            }
         }
         other => error_chain(other),
     }
+}
+
+/// Whether it was the verifier that refused a program.
+fn has_verdict(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. }
+        if verifier_verdict(&verifier_log.to_string()).is_some())
+}
+
+/// Whether the agent has the rights that BPF takes.
+fn may_trace() -> bool {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    has(Capability::CAP_SYS_ADMIN) || (has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON))
+}
+
+fn verifier_verdict(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["processed ", "verification time", "stack depth"];
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)))
 }
 
 /// A map that the object should have and has not.
@@ -109,5 +191,109 @@ pub(super) fn map_error(map: &'static str, source: MapError) -> BpfError {
     BpfError::Map {
         map,
         source: Box::new(source),
+    }
+}
+
+impl BpfError {
+    /// The system's answer, where it is one.
+    fn errno(&self) -> Option<i32> {
+        let source: &(dyn std::error::Error + 'static) = match self {
+            Self::NoBtf { source, .. } | Self::NoMap { source, .. } | Self::Read { source, .. } => {
+                source
+            }
+            Self::Load(source) => source,
+            Self::Program { source, .. } => source.as_ref(),
+            Self::Map { source, .. } => source.as_ref(),
+            Self::Probe { source, .. } => source,
+            _ => return None,
+        };
+        std::iter::successors(Some(source), |error| error.source()).find_map(|error| {
+            if let Some(ProgramError::LoadError { io_error, .. }) = error.downcast_ref() {
+                return io_error.raw_os_error();
+            }
+            error.downcast_ref::<io::Error>()?.raw_os_error()
+        })
+    }
+
+    /// What to do about it, in a sentence.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::NotEmbedded => "build the agent with `cargo xtask build`",
+            Self::NoBtf { .. } | Self::Layout(_) | Self::NoField { .. } => {
+                "use a kernel with CONFIG_DEBUG_INFO_BTF=y, and in a container mount /sys read-only"
+            }
+            Self::Off | Self::Unwanted { .. } => "leave the flag out",
+            Self::OtherPidNamespace => "start the container with --pid=host",
+            Self::NoMap { .. } => {
+                "ask for fewer entries (--bpf-threads, --bpf-processes, --bpf-groups, \
+                 --bpf-sockets), or give the container more memory"
+            }
+            Self::Needs { .. } => "see there",
+            Self::NoFunction { .. } | Self::OtherFunction { .. } => {
+                "none: this kernel does not have it"
+            }
+            Self::Probe {
+                source: ProbeError::Refused { source, .. },
+                ..
+            } if source.kind() == io::ErrorKind::NotFound => {
+                "use a kernel with CONFIG_KPROBE_EVENTS=y and CONFIG_BPF_EVENTS=y"
+            }
+            Self::Probe { .. } if self.errno() == Some(libc::ENODEV) => {
+                "use a kernel with CONFIG_KPROBES=y and CONFIG_FTRACE=y"
+            }
+            Self::Program { source, .. } if has_verdict(source) => {
+                "report it, with the version of the kernel: its verifier refuses the program"
+            }
+            Self::Load(_) | Self::Program { .. } | Self::Probe { .. } => match self.errno() {
+                Some(libc::EPERM | libc::EACCES) if may_trace() => {
+                    "none here: the kernel refuses it whatever the rights (lockdown, or a kernel \
+                     without it), or the container's seccomp profile does"
+                }
+                Some(libc::EPERM | libc::EACCES) => {
+                    "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (before Linux \
+                     5.8, and for kprobes, with CAP_SYS_ADMIN)"
+                }
+                Some(libc::ENOENT | libc::EINVAL | libc::ENOTSUP | ENOTSUPP) => {
+                    "none: this kernel does not have it"
+                }
+                _ => "report it, with the log of --log-level debug",
+            },
+            Self::Map { .. } | Self::Read { .. } | Self::Record { .. } => {
+                "report it, with the log of --log-level debug"
+            }
+        }
+        .to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_verdict_stands_before_its_statistics() {
+        let log = "0: R1=ctx() R10=fp0\n; comment\n1: (79) r1 = *(u64 *)(r1 +8)\n\
+                   invalid bpf_context access off=8 size=8\n\
+                   processed 1 insns (limit 1000000) max_states_per_insn 0\n\n";
+        assert_eq!(
+            verifier_verdict(log),
+            Some("invalid bpf_context access off=8 size=8")
+        );
+        assert_eq!(verifier_verdict(" \n"), None);
+    }
+
+    #[test]
+    fn what_to_do_follows_from_the_systems_answer() {
+        let refused = |number| BpfError::Program {
+            program: "tasks".to_owned(),
+            action: "load",
+            source: Box::new(ProgramError::IOError(io::Error::from_raw_os_error(number))),
+        };
+        assert_ne!(
+            refused(libc::EPERM).remedy(),
+            refused(libc::EINVAL).remedy()
+        );
+        assert!(refused(libc::EINVAL).remedy().contains("does not have it"));
     }
 }

@@ -1,147 +1,158 @@
-//! The one table of hooks, and attaching to them part by part.
+//! The tables of hooks: what each rung of the ladder hangs on.
 
-use super::error::BpfError;
-use aya::{
-    Btf, Ebpf,
-    programs::{BtfTracePoint, Program, ProgramError},
-};
-use esnode_ebpf::programs;
+use crate::ladder::{Rung, Signal};
+use esnode_ebpf::{maps, programs};
 
-/// What stops working without a program.
+/// One place in the kernel that a rung needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// What ended processes used, and what others used before an exec.
-    Ended,
-    /// Network bytes, which also need [`Part::Ended`].
-    Network,
+pub(super) enum Hook {
+    /// A tracepoint and its program, of one name.
+    Tracepoint(&'static str),
+    /// The return of a function, by trampoline.
+    Fexit(Function),
+    /// Entry and return of a function, by probes.
+    Probes(Function),
 }
 
-/// A hook and the programs for it.
-pub(super) struct Hook {
-    /// The program that counts.
-    pub(super) program: &'static str,
-    /// One that does nothing, to compare with.
-    empty: &'static str,
-    tracepoint: &'static str,
-    /// The hook as the page names it.
-    attach: &'static str,
-    part: Part,
+/// A function of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Function {
+    /// Its name, and that of its program by trampoline.
+    pub(super) name: &'static str,
+    /// How many arguments it is known to have.
+    pub(super) arguments: u32,
+    /// Whether the rung is of no use without it. Those that it is not needed of may be missing
+    /// from a kernel: with no IPv6 for example, nothing is missed.
+    pub(super) needed: bool,
+}
+
+const fn needed(name: &'static str, arguments: u32) -> Function {
+    Function {
+        name,
+        arguments,
+        needed: true,
+    }
+}
+
+const fn if_there(name: &'static str, arguments: u32) -> Function {
+    Function {
+        name,
+        arguments,
+        needed: false,
+    }
 }
 
 /// In this order. Freed before exit: an entry that the exit of a task makes is taken away when
 /// the task is freed, which must not be missed.
-pub(super) const HOOKS: [Hook; 6] = [
-    Hook {
-        program: programs::TASK_NEWTASK,
-        empty: "empty_newtask",
-        tracepoint: "task_newtask",
-        attach: "tp_btf/task_newtask",
-        part: Part::Ended,
-    },
-    Hook {
-        program: programs::TASK_RENAME,
-        empty: "empty_rename",
-        tracepoint: "task_rename",
-        attach: "tp_btf/task_rename",
-        part: Part::Ended,
-    },
-    Hook {
-        program: programs::SCHED_PROCESS_FREE,
-        empty: "empty_free",
-        tracepoint: "sched_process_free",
-        attach: "tp_btf/sched_process_free",
-        part: Part::Ended,
-    },
-    Hook {
-        program: programs::SCHED_PROCESS_EXIT,
-        empty: "empty_exit",
-        tracepoint: "sched_process_exit",
-        attach: "tp_btf/sched_process_exit",
-        part: Part::Ended,
-    },
-    Hook {
-        program: programs::SOCK_SEND_LENGTH,
-        empty: "empty_send_length",
-        tracepoint: "sock_send_length",
-        attach: "tp_btf/sock_send_length",
-        part: Part::Network,
-    },
-    Hook {
-        program: programs::SOCK_RECV_LENGTH,
-        empty: "empty_recv_length",
-        tracepoint: "sock_recv_length",
-        attach: "tp_btf/sock_recv_length",
-        part: Part::Network,
-    },
+const ENDED: &[Hook] = &[
+    Hook::Tracepoint(programs::TASK_NEWTASK),
+    Hook::Tracepoint(programs::TASK_RENAME),
+    Hook::Tracepoint(programs::SCHED_PROCESS_FREE),
+    Hook::Tracepoint(programs::SCHED_PROCESS_EXIT),
 ];
 
-/// A program and what it is attached to.
-pub(super) type Attached = (&'static str, &'static str);
+const SOCK_LENGTH: &[Hook] = &[
+    Hook::Tracepoint(programs::SOCK_SEND_LENGTH),
+    Hook::Tracepoint(programs::SOCK_RECV_LENGTH),
+];
 
-impl Part {
-    /// The hooks that it needs.
-    pub(super) fn hooks(self) -> impl Iterator<Item = &'static Hook> {
-        HOOKS.iter().filter(move |hook| hook.part == self)
-    }
+const TCP_SOCK: &[Hook] = &[
+    Hook::Tracepoint(programs::TCP_DESTROY_SOCK),
+    Hook::Tracepoint(programs::INET_SOCK_SET_STATE),
+    Hook::Tracepoint(programs::TCP_RCV_SPACE_ADJUST),
+];
 
-    /// Attaches all its hooks. If one is refused, the others are taken away again: half of them
-    /// would publish numbers that only look right.
-    pub(super) fn attach(self, ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<Attached>, BpfError> {
-        let attached: Result<_, _> = self
-            .hooks()
-            .map(|hook| attach(ebpf, hook.program, hook, btf))
-            .collect();
-        if attached.is_err() {
-            for hook in self.hooks() {
-                if let Some(Program::BtfTracePoint(program)) = ebpf.program_mut(hook.program) {
-                    // Unloading detaches; it fails only for a program that isn't loaded.
-                    let _ = program.unload();
-                }
-            }
-        }
-        attached
-    }
+const BLOCK_RQ: &[Hook] = &[
+    Hook::Tracepoint(programs::BLOCK_RQ_COMPLETE),
+    Hook::Tracepoint(programs::BLOCK_RQ_REQUEUE),
+    Hook::Tracepoint(programs::BLOCK_RQ_ISSUE),
+    Hook::Tracepoint(programs::BLOCK_RQ_INSERT),
+];
+
+/// What the socket layer calls to send and to receive.
+const MESSAGES: &[Function] = &[
+    needed("inet_sendmsg", 3),
+    if_there("inet6_sendmsg", 3),
+    needed("unix_stream_sendmsg", 3),
+    needed("unix_dgram_sendmsg", 3),
+    needed("unix_seqpacket_sendmsg", 3),
+    needed("netlink_sendmsg", 3),
+    needed("inet_recvmsg", 4),
+    if_there("inet6_recvmsg", 4),
+    needed("unix_stream_recvmsg", 4),
+    needed("unix_dgram_recvmsg", 4),
+    needed("unix_seqpacket_recvmsg", 4),
+    needed("netlink_recvmsg", 4),
+];
+
+/// What it calls for sendfile(2) and splice(2) into a socket, up to Linux 6.4; later a send.
+const SENDPAGE: &[Function] = &[
+    if_there("inet_sendpage", 5),
+    if_there("unix_stream_sendpage", 5),
+];
+
+/// What takes bytes out of a TCP socket and is no receive.
+const TAKING: &[Function] = &[needed("tcp_splice_read", 5), needed("tcp_getsockopt", 5)];
+
+/// The same of UNIX sockets.
+const TAKING_UNIX: &[Function] = &[needed("unix_stream_splice_read", 5)];
+
+/// Names of all functions that any rung may hang on.
+pub(super) fn functions() -> impl Iterator<Item = &'static str> {
+    [MESSAGES, SENDPAGE, TAKING, TAKING_UNIX]
+        .into_iter()
+        .flatten()
+        .map(|function| function.name)
 }
 
-/// Attaches the empty programs to all hooks.
-pub(super) fn attach_empty(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<Attached>, BpfError> {
-    HOOKS
-        .iter()
-        .map(|hook| attach(ebpf, hook.empty, hook, btf))
-        .collect()
-}
-
-fn attach(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    hook: &Hook,
-    btf: &Btf,
-) -> Result<Attached, BpfError> {
-    let failed = |action| {
-        move |source| BpfError::Program {
-            program: name,
-            action,
-            source: Box::new(source),
-        }
+/// What a signal hangs on, on a rung of BPF.
+pub(super) fn of(signal: Signal, rung: Rung) -> Vec<Hook> {
+    let all = |functions: &[&[Function]], hook: fn(Function) -> Hook| {
+        let functions = functions.iter().copied().flatten().copied();
+        functions.map(hook).collect::<Vec<_>>()
     };
-    let program = program::<BtfTracePoint>(ebpf, name)?;
-    program.load(hook.tracepoint, btf).map_err(failed("load"))?;
-    program.attach().map_err(failed("attach"))?;
-    Ok((name, hook.attach))
+    match (signal, rung) {
+        (Signal::EndedProcesses, Rung::SchedProcessExit) => ENDED.to_vec(),
+        (Signal::Network, Rung::SockLength) => {
+            // Linux 6.3 and 6.4 have these tracepoints and sendpage, which passes them by.
+            let mut hooks = SOCK_LENGTH.to_vec();
+            hooks.extend(all(&[SENDPAGE], Hook::Fexit));
+            hooks
+        }
+        (Signal::Network, Rung::Fexit) => all(&[MESSAGES, SENDPAGE], Hook::Fexit),
+        (Signal::Network, Rung::Kprobe) => all(&[MESSAGES, SENDPAGE], Hook::Probes),
+        (Signal::SpliceReceive, Rung::Fexit) => all(&[TAKING], Hook::Fexit),
+        (Signal::SpliceReceive, Rung::Kprobe) => all(&[TAKING], Hook::Probes),
+        (Signal::SpliceReceiveUnix, Rung::Fexit) => all(&[TAKING_UNIX], Hook::Fexit),
+        (Signal::SpliceReceiveUnix, Rung::Kprobe) => all(&[TAKING_UNIX], Hook::Probes),
+        (Signal::SpliceReceive, Rung::TcpSock) => TCP_SOCK.to_vec(),
+        (Signal::DiskLatency, Rung::BlockRq) => BLOCK_RQ.to_vec(),
+        _ => Vec::new(),
+    }
 }
 
-/// Finds a program of the object, as what it is.
-pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, BpfError>
-where
-    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
-{
-    let failed = |source| BpfError::Program {
-        program: name,
-        action: "find",
-        source,
-    };
-    ebpf.program_mut(name)
-        .ok_or_else(|| failed(Box::new(ProgramError::NotLoaded)))?
-        .try_into()
-        .map_err(|error| failed(Box::new(error)))
+/// The maps that a rung is of no use without.
+pub(super) fn maps_of(rung: Rung) -> &'static [&'static str] {
+    match rung {
+        Rung::SchedProcessExit | Rung::SockLength | Rung::Fexit => {
+            &[maps::THREADS, maps::PROCESSES, maps::GROUPS]
+        }
+        Rung::Kprobe => &[maps::THREADS, maps::PROCESSES, maps::GROUPS, maps::CALLS],
+        Rung::TcpSock => &[maps::SOCKETS],
+        Rung::BlockRq => &[maps::REQUESTS, maps::PROCESS_LATENCY, maps::GROUP_LATENCY],
+        Rung::IterTask | Rung::Procfs | Rung::Taskstats | Rung::SockDiag => &[],
+    }
+}
+
+/// The program that does nothing, for a tracepoint that has one.
+pub(super) fn empty_program(tracepoint: &str) -> Option<&'static str> {
+    Some(match tracepoint {
+        programs::SOCK_SEND_LENGTH => "empty_send_length",
+        programs::SOCK_RECV_LENGTH => "empty_recv_length",
+        programs::TASK_NEWTASK => "empty_newtask",
+        programs::TASK_RENAME => "empty_rename",
+        programs::SCHED_PROCESS_EXIT => "empty_exit",
+        programs::SCHED_PROCESS_FREE => "empty_free",
+        _ => return None,
+    })
 }

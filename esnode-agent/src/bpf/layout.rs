@@ -1,7 +1,11 @@
 //! The one table of kernel fields that the BPF programs use.
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    hooks,
+};
 use esnode_ebpf::Layout;
+use std::collections::HashMap;
 use thiserror::Error;
 
 /// Why the fields could not be found.
@@ -21,8 +25,8 @@ pub enum LayoutError {
 }
 
 /// What a field is for, and so what its absence turns off.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum For {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
     /// Every program.
     Everything,
     /// Disk bytes (`CONFIG_TASK_IO_ACCOUNTING`).
@@ -31,6 +35,12 @@ enum For {
     Memory,
     /// Network bytes.
     Network,
+    /// Network bytes, from functions.
+    Functions,
+    /// What leaves TCP sockets without a receive.
+    TcpSock,
+    /// Latency of block devices.
+    Block,
 }
 
 /// One field: where it is stored, the struct, and its paths, newest kernel first.
@@ -194,22 +204,92 @@ const FIELDS: &[Field] = &[
         &["sk_protocol"],
         For::Network,
     ),
+    Field(|l| &mut l.socket_sock, "socket", &["sk"], For::Functions),
+    Field(|l| &mut l.socket_type, "socket", &["type"], For::Functions),
+    Field(
+        |l| &mut l.sock_functions,
+        "sock",
+        &["__sk_common.skc_prot"],
+        For::Functions,
+    ),
+    Field(
+        |l| &mut l.sock_flags,
+        "sock",
+        &["__sk_common.skc_flags"],
+        For::TcpSock,
+    ),
+    Field(
+        |l| &mut l.tcp_copied,
+        "tcp_sock",
+        &["copied_seq"],
+        For::TcpSock,
+    ),
+    Field(
+        |l| &mut l.tcp_arrived,
+        "tcp_sock",
+        &["rcv_nxt"],
+        For::TcpSock,
+    ),
+    Field(
+        |l| &mut l.registers_system_call,
+        "pt_regs",
+        &["orig_ax", "syscallno"],
+        For::TcpSock,
+    ),
+    Field(
+        |l| &mut l.request_flags,
+        "request",
+        &["cmd_flags"],
+        For::Block,
+    ),
+    Field(
+        |l| &mut l.request_length,
+        "request",
+        &["__data_len"],
+        For::Block,
+    ),
 ];
 
-/// The tracepoint whose arguments differ between kernels.
+/// A field that only kernels before Linux 6.5 have, which is no fault of later ones.
+const SENDPAGE: (&str, &str) = ("proto", "sendpage");
+
+/// Tracepoints whose arguments differ between kernels.
 const EXIT: &str = "btf_trace_sched_process_exit";
+const INSERT: &str = "btf_trace_block_rq_insert";
+const ISSUE: &str = "btf_trace_block_rq_issue";
+const REQUEUE: &str = "btf_trace_block_rq_requeue";
 
 /// Where the running kernel keeps what the programs read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Resolved {
     /// The offsets, for the programs.
     pub layout: Layout,
-    /// Whether disk bytes can be read.
-    pub disk: bool,
-    /// Whether resident memory can be read.
-    pub memory: bool,
-    /// Whether sockets can be told apart.
-    pub network: bool,
+    /// Fields that this kernel does not have, and what they are for.
+    missing: Vec<(For, String)>,
+    /// Number of arguments of those of [`hooks::functions`] that this kernel has.
+    functions: HashMap<&'static str, u32>,
+}
+
+impl Resolved {
+    /// Whether all fields are there that serve a purpose.
+    #[must_use]
+    pub fn has(&self, purpose: For) -> bool {
+        self.lacks(purpose).is_none()
+    }
+
+    /// The first field that is missing for a purpose.
+    #[must_use]
+    pub fn lacks(&self, purpose: For) -> Option<&str> {
+        let mut missing = self.missing.iter();
+        let (_, field) = missing.find(|(needed_for, _)| *needed_for == purpose)?;
+        Some(field)
+    }
+
+    /// Number of arguments of a function; `None` if this kernel does not have it.
+    #[must_use]
+    pub fn function_arguments(&self, function: &str) -> Option<u32> {
+        self.functions.get(function).copied()
+    }
 }
 
 /// Resolves every field from the kernel's BTF (`/sys/kernel/btf/vmlinux`).
@@ -217,30 +297,52 @@ pub struct Resolved {
 /// # Errors
 /// [`LayoutError`] if the BTF is malformed or a field that every program needs is missing.
 pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
-    let btf = Btf::parse(
-        data,
-        &["task_struct", "signal_struct", "mm_struct", "sock", EXIT],
-    )?;
-    let mut resolved = Resolved {
-        layout: Layout::UNKNOWN,
-        disk: true,
-        memory: true,
-        network: true,
-    };
+    let mut names = vec![
+        "task_struct",
+        "signal_struct",
+        "mm_struct",
+        "sock",
+        "socket",
+        "tcp_sock",
+        "pt_regs",
+        "request",
+        SENDPAGE.0,
+        EXIT,
+        INSERT,
+        ISSUE,
+        REQUEUE,
+    ];
+    names.extend(hooks::functions());
+    let btf = Btf::parse(data, &names)?;
+    let mut layout = Layout::UNKNOWN;
+    let mut missing = Vec::new();
     for Field(slot, structure, paths, purpose) in FIELDS {
         let found = paths.iter().find_map(|path| btf.offset_of(structure, path));
-        match (found, purpose) {
-            (Some(offset), _) => *slot(&mut resolved.layout) = offset,
-            (None, For::Disk) => resolved.disk = false,
-            (None, For::Memory) => resolved.memory = false,
-            (None, For::Network) => resolved.network = false,
-            (None, For::Everything) => {
-                let field = paths.first().copied().unwrap_or_default();
-                return Err(LayoutError::Missing { structure, field });
-            }
+        if let Some(offset) = found {
+            *slot(&mut layout) = offset;
+            continue;
         }
+        let field = paths.first().copied().unwrap_or_default();
+        if *purpose == For::Everything {
+            return Err(LayoutError::Missing { structure, field });
+        }
+        missing.push((*purpose, format!("{structure}.{field}")));
+    }
+    if let Some(offset) = btf.offset_of(SENDPAGE.0, SENDPAGE.1) {
+        layout.functions_sendpage = offset;
     }
     // The first argument of a BTF tracepoint's prototype is its private data.
-    resolved.layout.exit_tells_process_dead = u32::from(btf.arguments(EXIT) == Some(3));
-    Ok(resolved)
+    layout.exit_tells_process_dead = u32::from(btf.arguments(EXIT) == Some(3));
+    let request_comes_second = |tracepoint| u32::from(btf.arguments(tracepoint) == Some(3));
+    layout.insert_request = request_comes_second(INSERT);
+    layout.issue_request = request_comes_second(ISSUE);
+    layout.requeue_request = request_comes_second(REQUEUE);
+    let functions = hooks::functions()
+        .filter_map(|function| Some((function, btf.function_arguments(function)?)))
+        .collect();
+    Ok(Resolved {
+        layout,
+        missing,
+        functions,
+    })
 }

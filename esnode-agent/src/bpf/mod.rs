@@ -1,27 +1,34 @@
 //! The BPF side of the agent: loading, attaching, and reading what the programs counted.
 
+mod attach;
 pub mod btf;
 mod error;
 mod hooks;
+mod ladder;
 pub mod layout;
+mod load;
+mod probes;
 pub mod records;
 mod status;
 pub mod sys;
 
 pub use error::BpfError;
-pub use hooks::Part;
+pub use ladder::all_refused;
+pub use probes::ProbeError;
 pub use status::{MapStatus, ProgramStatus, RunStatistics};
 
+use crate::ladder::{Rung, Standing};
+use attach::{Attached, failed, program};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError},
-    programs::{Iter, Program},
+    programs::Iter,
 };
 use aya_log::EbpfLogger;
 use error::{map_error, no_such_map};
-use esnode_ebpf::{GroupUse, Lost, Name, globals, maps, programs};
-use hooks::{Attached, program};
-use layout::Resolved;
+use esnode_ebpf::{GroupUse, Lost, Name, maps, programs};
+use layout::{For, Resolved};
+use probes::Probes;
 use records::Pass;
 use status::parse_statistics;
 use std::{
@@ -43,7 +50,7 @@ pub fn is_embedded() -> bool {
 }
 
 /// How to load. Entries of maps are made as they are needed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Threads that use the network, and tasks that were settled and still exist.
     pub threads: u32,
@@ -51,18 +58,28 @@ pub struct Options {
     pub processes: u32,
     /// Command names since start.
     pub groups: u32,
+    /// TCP sockets that are followed on the rung `tcp_sock`.
+    pub sockets: u32,
     /// Attach an empty program to each hook as well, to compare with.
     pub baseline: bool,
+    /// Measure block devices.
+    pub disk_latency: bool,
+    /// Rungs to do without.
+    pub without: Vec<Rung>,
+    /// Hooks to do without.
+    pub refuse_hooks: Vec<String>,
 }
 
 /// The loaded programs and their maps. Dropping it detaches them.
 pub struct Bpf {
+    /// Before the programs: what hangs on an event goes first.
+    probes: Probes,
     ebpf: Ebpf,
     lost: Array<MapData, u64>,
     options: Options,
     resolved: Resolved,
     attached: Vec<Attached>,
-    refused: Vec<(Part, BpfError)>,
+    standings: Vec<Standing>,
 }
 
 impl Bpf {
@@ -72,6 +89,14 @@ impl Bpf {
     /// Why not even the process table can be read by BPF.
     pub fn load(sysfs: &Path, options: Options) -> Result<Self, BpfError> {
         let object = OBJECT.ok_or(BpfError::NotEmbedded)?;
+        if options.without.contains(&Rung::IterTask) {
+            return Err(BpfError::Unwanted {
+                hook: Rung::IterTask.to_string(),
+            });
+        }
+        if !in_host_pid_namespace() {
+            return Err(BpfError::OtherPidNamespace);
+        }
         let path = sysfs.join("kernel/btf/vmlinux");
         let no_btf = |source| BpfError::NoBtf {
             path: path.display().to_string(),
@@ -83,60 +108,36 @@ impl Bpf {
             .map_err(|error| no_btf(io::Error::other(error)))?;
         drop(data);
 
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global(globals::LAYOUT, &resolved.layout, true)
-            .map_max_entries(maps::THREADS, options.threads)
-            .map_max_entries(maps::PROCESSES, options.processes)
-            .map_max_entries(maps::GROUPS, options.groups)
-            .load(object)?;
+        let (mut ebpf, missing) = load::load_object(object, &btf, &resolved, &options)?;
         let lost = open(&mut ebpf, maps::LOST)?;
+        let iterator = load::load_iterator(&mut ebpf, &btf)?;
         let mut bpf = Self {
+            probes: Probes::default(),
             ebpf,
             lost,
             options,
             resolved,
-            attached: Vec::new(),
-            refused: Vec::new(),
+            attached: vec![iterator],
+            standings: Vec::new(),
         };
-        bpf.load_iterator(&btf)?;
-        for part in [Part::Ended, Part::Network] {
-            let possible = part == Part::Ended || (bpf.has(Part::Ended) && resolved.network);
-            if possible {
-                match part.attach(&mut bpf.ebpf, &btf) {
-                    Ok(attached) => bpf.attached.extend(attached),
-                    Err(error) => bpf.refused.push((part, error)),
-                }
-            }
-        }
-        if options.baseline {
-            let attached = hooks::attach_empty(&mut bpf.ebpf, &btf)?;
-            bpf.attached.extend(attached);
+        bpf.climb_all(&btf, &missing);
+        if bpf.options.baseline {
+            bpf.attach_empty(&btf)?;
         }
         bpf.name_groups()?;
         Ok(bpf)
     }
 
-    /// Which parts do not work, and why.
+    /// Whether the kernel counts disk bytes (`CONFIG_TASK_IO_ACCOUNTING`).
     #[must_use]
-    pub fn refused(&self) -> &[(Part, BpfError)] {
-        &self.refused
+    pub fn knows_disk(&self) -> bool {
+        self.resolved.has(For::Disk)
     }
 
-    /// Whether all hooks of a part are attached.
+    /// Whether resident memory can be read.
     #[must_use]
-    pub fn has(&self, part: Part) -> bool {
-        part.hooks().all(|hook| {
-            self.attached
-                .iter()
-                .any(|(program, _)| *program == hook.program)
-        })
-    }
-
-    /// What the kernel's fields allow.
-    #[must_use]
-    pub fn resolved(&self) -> &Resolved {
-        &self.resolved
+    pub fn knows_memory(&self) -> bool {
+        self.resolved.has(For::Memory)
     }
 
     /// How many groups there is room for.
@@ -158,15 +159,10 @@ impl Bpf {
     /// # Errors
     /// If the iterator can't be started or read.
     pub fn read_tasks(&mut self, buffer: &mut Vec<u8>) -> Result<(), BpfError> {
-        let attach = |source| BpfError::Program {
-            program: programs::TASKS,
-            action: "attach",
-            source,
-        };
-        let boxed = |error| attach(Box::new(error));
+        let failed = || failed(programs::TASKS, "attach");
         let iterator = program::<Iter>(&mut self.ebpf, programs::TASKS)?;
-        let link = iterator.attach().map_err(boxed)?;
-        let link = iterator.take_link(link).map_err(boxed)?;
+        let link = iterator.attach().map_err(failed())?;
+        let link = iterator.take_link(link).map_err(failed())?;
         let read = |source| BpfError::Read {
             what: "the task iterator",
             source,
@@ -207,11 +203,11 @@ impl Bpf {
     pub fn programs(&self, procfs: &Path) -> Vec<ProgramStatus> {
         let counting = fs::read_to_string(procfs.join("sys/kernel/bpf_stats_enabled"))
             .is_ok_and(|enabled| enabled.trim() != "0");
-        let status = |(program, attach): &Attached| ProgramStatus {
-            program,
-            attach,
+        let status = |attached: &Attached| ProgramStatus {
+            program: attached.program.clone(),
+            attach: attached.attach.clone(),
             statistics: if counting {
-                self.statistics(program, procfs)
+                self.statistics(&attached.program, procfs)
             } else {
                 None
             },
@@ -255,15 +251,13 @@ impl Bpf {
         ])
     }
 
-    fn load_iterator(&mut self, btf: &Btf) -> Result<(), BpfError> {
-        program::<Iter>(&mut self.ebpf, programs::TASKS)?
-            .load("task", btf)
-            .map_err(|source| BpfError::Program {
-                program: programs::TASKS,
-                action: "load",
-                source: Box::new(source),
-            })?;
-        self.attached.push((programs::TASKS, "iter/task"));
+    /// Hangs an empty program beside each that has one.
+    fn attach_empty(&mut self, btf: &Btf) -> Result<(), BpfError> {
+        let programs: Vec<_> = self.attached.iter().map(|it| it.program.clone()).collect();
+        for program in programs {
+            let empty = self.attacher(btf).attach_empty(&program)?;
+            self.attached.extend(empty);
+        }
         Ok(())
     }
 
@@ -291,17 +285,20 @@ impl Bpf {
     }
 
     fn statistics(&self, name: &str, procfs: &Path) -> Option<RunStatistics> {
-        let fd = match self.ebpf.program(name)? {
-            Program::BtfTracePoint(program) => program.fd().ok()?.as_fd().as_raw_fd(),
-            Program::Iter(program) => program.fd().ok()?.as_fd().as_raw_fd(),
-            _ => return None,
-        };
+        let program = self.ebpf.program(name)?;
+        let fd = program.fd().ok()?.as_fd().as_raw_fd();
         let text = fs::read_to_string(procfs.join(format!("self/fdinfo/{fd}"))).ok()?;
         parse_statistics(&text)
     }
 }
 
 const BPF_NOEXIST: u64 = 1;
+
+/// Whether this is the initial PID namespace, whose inode number is fixed
+/// (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`). Where that can't be read, it is assumed.
+fn in_host_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").map_or(true, |name| name.as_os_str() == "pid:[4026531836]")
+}
 
 fn open<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, BpfError>
 where

@@ -4,9 +4,9 @@
 #[derive(Clone, Debug)]
 pub struct ProgramStatus {
     /// Name of the program.
-    pub program: &'static str,
+    pub program: String,
     /// What it hangs on, such as `tp_btf/sched_process_exit`.
-    pub attach: &'static str,
+    pub attach: String,
     /// Runs and the time they took; only while `kernel.bpf_stats_enabled` is 1.
     pub statistics: Option<RunStatistics>,
 }

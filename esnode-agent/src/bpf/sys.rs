@@ -1,7 +1,7 @@
 //! The system calls that no library offers safely. The only unsafe code of the agent.
 #![expect(
     unsafe_code,
-    reason = "raw bpf(2), malloc_trim(3), and a promise to epoll(7)"
+    reason = "raw bpf(2), perf_event_open(2), malloc_trim(3), and a promise to epoll(7)"
 )]
 
 use aya::{Pod, maps::MapData};
@@ -9,7 +9,7 @@ use aya_log::EbpfLogger;
 use std::{
     io,
     mem::{MaybeUninit, size_of},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -113,4 +113,72 @@ pub fn release_free_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// The first version of `struct perf_event_attr`, which every kernel takes.
+#[derive(Default)]
+#[repr(C)]
+struct PerfEventAttribute {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    breakpoint_type: u32,
+    config1: u64,
+}
+
+/// A perf event with a BPF program; closing it detaches the program.
+pub struct PerfEvent(#[expect(dead_code, reason = "held to be closed")] OwnedFd);
+
+/// Runs a loaded program at every hit of a tracepoint or probe of tracefs, on all CPUs.
+///
+/// # Errors
+/// What `perf_event_open(2)` or `ioctl(2)` answers.
+pub fn attach_to_tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<PerfEvent> {
+    const PERF_TYPE_TRACEPOINT: u32 = 2;
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
+    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+    let attribute = PerfEventAttribute {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: size_of::<PerfEventAttribute>() as u32,
+        config: id,
+        sample_period: 1,
+        wakeup_events: 1,
+        ..PerfEventAttribute::default()
+    };
+    // Any process, on one CPU: a program runs wherever its event happens.
+    let (pid, cpu, group) = (-1, 0, -1);
+    // SAFETY: the attribute lives through the call and is as long as it says.
+    let event = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attribute,
+            pid,
+            cpu,
+            group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    let event = libc::c_int::try_from(event).unwrap_or(-1);
+    if event < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave it, and nobody else has it.
+    let event = unsafe { OwnedFd::from_raw_fd(event) };
+    let control = |request: libc::c_ulong, argument: libc::c_int| {
+        // SAFETY: both requests take a number.
+        let answer = unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) };
+        if answer < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    control(PERF_EVENT_IOC_SET_BPF, program.as_raw_fd())?;
+    control(PERF_EVENT_IOC_ENABLE, 0)?;
+    Ok(PerfEvent(event))
 }

@@ -167,9 +167,15 @@ impl ProcessFacts {
         page.gauge(
             "esnode_attribution_source",
             "Where a signal is read, none if nowhere; always 1",
-            self.sources
-                .iter()
-                .map(|rung| ([("signal", rung.signal), ("source", rung.source)], 1_u32)),
+            self.sources.iter().map(|source| {
+                let rung = source
+                    .rung
+                    .map_or_else(|| "none".to_owned(), |rung| rung.to_string());
+                (
+                    [("signal", source.signal.to_string()), ("source", rung)],
+                    1_u32,
+                )
+            }),
         )
     }
 }
@@ -281,7 +287,10 @@ fn encode_programs(page: &mut Page<'_>, programs: &[ProgramStatus]) -> fmt::Resu
         "A BPF program of the agent and what it is attached to; always 1",
         programs.iter().map(|program| {
             (
-                [("program", program.program), ("attach", program.attach)],
+                [
+                    ("program", program.program.as_str()),
+                    ("attach", program.attach.as_str()),
+                ],
                 1_u32,
             )
         }),
@@ -289,7 +298,7 @@ fn encode_programs(page: &mut Page<'_>, programs: &[ProgramStatus]) -> fmt::Resu
     let counted = || {
         programs
             .iter()
-            .filter_map(|program| Some((program.program, program.statistics?)))
+            .filter_map(|program| Some((program.program.as_str(), program.statistics?)))
     };
     page.counter(
         "esnode_bpf_program_runs",

@@ -72,7 +72,7 @@ impl ProcessCollector {
     /// The rung in use for each signal.
     #[must_use]
     pub fn sources(&self) -> Vec<Source> {
-        self.reader.sources().into()
+        self.reader.sources()
     }
 
     /// Reads everything once.

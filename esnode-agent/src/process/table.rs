@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     bpf::{
-        Bpf, BpfError, MapStatus, Part, ProgramStatus,
+        Bpf, BpfError, MapStatus, ProgramStatus,
         records::{self, Pass, TaskProcess, add_account, add_network},
     },
     error::ReadError,
+    ladder::{Rung, Signal},
 };
 use esnode_ebpf::{Account, GroupUse, Lost, Name, Network};
 use rustc_hash::FxHashMap;
@@ -42,9 +43,9 @@ pub struct Unattributed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The signal.
-    pub signal: &'static str,
-    /// The rung; `none` where there is none.
-    pub source: &'static str,
+    pub signal: Signal,
+    /// The rung, if there is one.
+    pub rung: Option<Rung>,
 }
 
 /// Everything that one pass found.
@@ -91,24 +92,27 @@ impl TableReader {
 
     /// The rung in use for each signal.
     #[must_use]
-    pub fn sources(&self) -> [Source; 4] {
-        let has = |part| self.bpf.as_ref().is_some_and(|bpf| bpf.has(part));
-        let source = |signal, yes, rung, otherwise| Source {
+    pub fn sources(&self) -> Vec<Source> {
+        let measured = [
+            Signal::ProcessTable,
+            Signal::EndedProcesses,
+            Signal::Network,
+            Signal::SpliceReceive,
+            Signal::SpliceReceiveUnix,
+        ];
+        let source = |signal| Source {
             signal,
-            source: if yes { rung } else { otherwise },
+            rung: self.bpf_rung(signal).or(match signal {
+                Signal::ProcessTable => Some(Rung::Procfs),
+                _ => None,
+            }),
         };
-        [
-            source("process_table", self.bpf.is_some(), "iter_task", "procfs"),
-            source(
-                "ended_processes",
-                has(Part::Ended),
-                "sched_process_exit",
-                "none",
-            ),
-            source("network", has(Part::Network), "sock_length", "none"),
-            // What leaves a TCP socket by splice(2) passes no hook.
-            source("splice_receive", false, "tcp_sock", "none"),
-        ]
+        measured.map(source).into()
+    }
+
+    /// The rung that BPF has for a signal.
+    fn bpf_rung(&self, signal: Signal) -> Option<Rung> {
+        self.bpf.as_ref()?.rung(signal)
     }
 
     /// Reads everything once.
@@ -126,8 +130,8 @@ impl TableReader {
         // the next. The other way round it would be counted twice. If something did end, another
         // try may meet a quieter moment.
         let mut settled = bpf
-            .has(Part::Ended)
-            .then(|| bpf.read_groups())
+            .rung(Signal::EndedProcesses)
+            .map(|_| bpf.read_groups())
             .transpose()?;
         for last in [false, false, true] {
             self.buffer.clear();
@@ -144,8 +148,8 @@ impl TableReader {
         }
         let pass = records::decode(&self.buffer)?;
         let known = Known {
-            disk: bpf.resolved().disk,
-            network: bpf.has(Part::Network),
+            disk: bpf.knows_disk(),
+            network: bpf.rung(Signal::Network).is_some(),
         };
         let mut table = Table {
             programs: bpf.programs(&self.procfs_root),
@@ -160,7 +164,7 @@ impl TableReader {
             table.groups = Some(groups);
             table.unattributed = known.unattributed(bpf, &homeless)?;
         }
-        let memory = bpf.resolved().memory;
+        let memory = bpf.knows_memory();
         table.processes.reserve(pass.processes.len());
         for task in pass.processes.iter().filter(|task| !task.dead) {
             table.processes.push(self.process(task, known, memory)?);
