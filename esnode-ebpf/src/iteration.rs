@@ -73,8 +73,8 @@ pub struct NetworkHeader {
     pub kind: u32,
     /// Process id in the initial PID namespace.
     pub tgid: u32,
-    /// For a thread: 1 once its traffic is part of its process's own entry.
-    pub left_process: u64,
+    /// For a thread: bits of [`mark`](crate::mark).
+    pub marks: u64,
 }
 
 const _: () = {

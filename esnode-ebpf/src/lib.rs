@@ -111,8 +111,18 @@ pub struct ThreadUse {
     pub settled: Account,
     /// The group of the last settlement: what is used up to the end goes there.
     pub group: Name,
-    /// 1 once `network` is part of the process's entry in [`maps::PROCESSES`].
-    pub left_process: u64,
+    /// Bits of [`mark`].
+    pub marks: u64,
+}
+
+/// Bits of [`ThreadUse::marks`].
+pub mod mark {
+    /// The thread's `network` is part of its process's entry in
+    /// [`maps::PROCESSES`](super::maps::PROCESSES).
+    pub const LEFT_PROCESS: u64 = 1;
+    /// The program on the thread's exit ran. The kernel leaves a program out whose CPU is already
+    /// in the middle of it, for a task that was preempted.
+    pub const EXITED: u64 = 2;
 }
 
 /// Value of [`maps::PROCESSES`], keyed by the address of the `signal_struct`: what the threads

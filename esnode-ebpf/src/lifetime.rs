@@ -9,14 +9,14 @@ use crate::{
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use core::{mem, ptr};
-use esnode_ebpf::{Account, GroupUse, Lost, Name, Network, PROTOCOLS, ThreadUse, Traffic};
+use esnode_ebpf::{Account, GroupUse, Lost, Name, Network, PROTOCOLS, ThreadUse, Traffic, mark};
 
 /// `CLONE_THREAD`: the new task joins its parent's process.
 const CLONE_THREAD: u64 = 0x0001_0000;
 
 /// How many threads a rename settles. An exec has one thread left; a process that renames
 /// itself with more than this takes the rest of its past along to the new name.
-const RENAME_THREADS: usize = 256;
+const RENAME_THREADS: usize = 128;
 
 /// `task_newtask(struct task_struct *task, u64 clone_flags)`: a task was made, still unseen.
 #[btf_tracepoint(function = "task_newtask")]
@@ -77,6 +77,8 @@ pub(crate) fn sched_process_exit(context: BtfTracePointContext) -> i32 {
     let name = group(pointer::<Probe>(task, offset!(task_group_leader)));
     let group = tables::group(&name);
     if let Some(thread) = settle(task, &name, group) {
+        // SAFETY: a map value.
+        unsafe { (*thread).marks |= mark::EXITED };
         if Probe::field::<u32>(signal, offset!(signal_live)) != 0 {
             leave_process(&context, thread, signal);
             if is_leader::<Typed>(task)
@@ -109,9 +111,11 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
     let task: *const u8 = context.arg(0);
     let leader = is_leader::<Typed>(task);
     let mut name = group(task);
+    let exit_seen;
     if let Some(thread) = THREADS.get_ptr_mut(task.expose_provenance() as u64) {
         // SAFETY: a map value.
-        let settled_as = unsafe { (*thread).group };
+        let (settled_as, marks) = unsafe { ((*thread).group, (*thread).marks) };
+        exit_seen = marks & mark::EXITED != 0;
         // An entry without a name was made after the exit: its owner is still the leader's
         // name, which is this task's own if it leads.
         if !settled_as.is_empty() {
@@ -119,10 +123,21 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
         }
         settle(task, &name, tables::group(&name));
         let _ = THREADS.remove(task.expose_provenance() as u64);
+    } else {
+        // Either the exit had no room for an entry and paid at once, or nobody saw it.
+        exit_seen = tables::refused_threads();
+        if !exit_seen {
+            name = group(pointer::<Probe>(task, offset!(task_group_leader)));
+            let account = task_account::<Probe>(task);
+            match tables::group(&name) {
+                Some(group) => pay_account(group, &account),
+                None => lose_account(&account),
+            }
+        }
     }
     if leader {
         let _ = PROCESSES.remove(pointer::<Probe>(task, offset!(task_signal)) as u64);
-        if offset!(exit_tells_process_dead) != 1 {
+        if offset!(exit_tells_process_dead) != 1 || !exit_seen {
             exited(&name);
         }
     }
@@ -262,7 +277,7 @@ fn leave_process(context: &BtfTracePointContext, thread: *mut ThreadUse, signal:
             &entry.network[protocol],
         );
     }
-    entry.left_process = 1;
+    entry.marks |= mark::LEFT_PROCESS;
 }
 
 #[inline(always)]

@@ -70,7 +70,7 @@ static NEW_THREAD: ThreadUse = ThreadUse {
     settled_network: NO_NETWORK,
     settled: NO_ACCOUNT,
     group: Name::EMPTY,
-    left_process: 0,
+    marks: 0,
 };
 static NEW_PROCESS: ProcessUse = ProcessUse {
     network: NO_NETWORK,
@@ -101,6 +101,13 @@ pub(crate) fn lose(what: Lost, value: u64) {
     if let Some(counter) = LOST.get_ptr_mut(what as u32) {
         add(counter, value);
     }
+}
+
+/// Whether an entry of [`THREADS`] was ever refused.
+#[inline(always)]
+pub(crate) fn refused_threads() -> bool {
+    let counter = LOST.get(Lost::ThreadsRefused as u32);
+    counter.is_none_or(|refused| *refused != 0)
 }
 
 /// Counts an entry of [`THREADS`] that was refused to a task that ends: nothing was lost.

@@ -2,7 +2,7 @@
 
 use crate::{
     kernel::{
-        Memory, Typed, is_exiting, is_kernel_thread, is_leader, name, offset, pointer, task_account,
+        Memory, Probe, Typed, is_exiting, is_kernel_thread, is_leader, name, offset, pointer, task_account,
     },
     tables::{PROCESSES, THREADS},
 };
@@ -72,7 +72,7 @@ extern "C" fn tasks(context: *const TaskContext) -> i32 {
             let header = NetworkHeader {
                 kind: record::PROCESS_NETWORK,
                 tgid,
-                left_process: 0,
+                marks: 0,
             };
             write(seq, &header);
             // `network` stands first in `ProcessUse`.
@@ -90,8 +90,9 @@ extern "C" fn tasks(context: *const TaskContext) -> i32 {
 #[inline(always)]
 fn write_leader(seq: *mut seq_file, task: *const u8, signal: *const u8, thread: ThreadRecord) {
     let mm = pointer::<Typed>(task, offset!(task_mm));
-    // A counter that CPUs add to in batches can be below zero for a moment.
-    let pages = |offset| Typed::field::<i64>(mm, offset).max(0).unsigned_abs();
+    // A counter that CPUs add to in batches can be below zero for a moment. By helper: the
+    // verifier of Linux 5.10 does not find its way through an array of typedefs.
+    let pages = |offset| Probe::field::<i64>(mm, offset).max(0).unsigned_abs();
     let parent = pointer::<Typed>(task, offset!(task_real_parent));
     let leader = LeaderRecord {
         thread,
@@ -128,7 +129,7 @@ fn write_network(seq: *mut seq_file, tgid: u32, used: *mut ThreadUse) {
         let header = NetworkHeader {
             kind: record::THREAD_NETWORK,
             tgid,
-            left_process: entry.left_process,
+            marks: entry.marks,
         };
         write(seq, &header);
         // `network` and `settled_network` stand first in `ThreadUse`, side by side.
