@@ -25,7 +25,7 @@ const OPERATION: u32 = 0xff;
 pub(crate) fn block_rq_insert(context: BtfTracePointContext) -> i32 {
     let request = argument(&context, offset!(insert_request));
     if let Some(new) = new_request(request) {
-        let _ = REQUESTS.insert(request.expose_provenance() as u64, &new, 0);
+        let _ = REQUESTS.insert(request.expose_provenance() as u64, new, 0);
     }
     0
 }
@@ -47,7 +47,7 @@ pub(crate) fn block_rq_issue(context: BtfTracePointContext) -> i32 {
     }
     if let Some(mut new) = new_request(request) {
         new.issued_nanoseconds = now();
-        let _ = REQUESTS.insert(key, &new, 0);
+        let _ = REQUESTS.insert(key, new, 0);
     } else {
         let _ = REQUESTS.remove(key);
     }

@@ -42,7 +42,7 @@ pub(crate) fn tcp_rcv_space_adjust(context: BtfTracePointContext) -> i32 {
     // SAFETY: a map value; the socket is locked.
     let before = unsafe { known.replace(place) };
     if before != place && is_taking() {
-        let mut taken = place.wrapping_sub(before) as i32;
+        let mut taken = place.wrapping_sub(before).cast_signed();
         // The end of a stream takes a place in it, and is no byte.
         let ended = Typed::field::<u64>(sock, offset!(sock_flags)) & SOCK_DONE != 0;
         if ended && place == Probe::field(sock, offset!(tcp_arrived)) {
@@ -90,7 +90,7 @@ fn is_taking() -> bool {
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: the helper takes the task that the other gave.
     let registers = unsafe { bpf_task_pt_regs(task) };
-    let registers = ptr::with_exposed_provenance(registers as usize);
+    let registers = ptr::with_exposed_provenance(registers.cast_unsigned() as usize);
     let call: u32 = Typed::field(registers, offset!(registers_system_call));
     TAKING.contains(&call) && !is_kernel_thread::<Typed>(task.cast::<u8>())
 }

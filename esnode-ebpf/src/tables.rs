@@ -199,10 +199,10 @@ pub(crate) fn refuse_group(context: &impl EbpfContext) {
 /// Keeps a call until it returns.
 #[inline(always)]
 pub(crate) fn open_call(context: &impl EbpfContext, key: u64, call: &Call) {
-    if CALLS.insert(&key, call, u64::from(BPF_NOEXIST)).is_ok() {
+    if CALLS.insert(key, call, u64::from(BPF_NOEXIST)).is_ok() {
         return;
     }
-    if let Some(entry) = CALLS.get_ptr_mut(&key) {
+    if let Some(entry) = CALLS.get_ptr_mut(key) {
         if refuse(Lost::ReturnsMissed) {
             warn!(
                 context,
@@ -222,17 +222,17 @@ pub(crate) fn open_call(context: &impl EbpfContext, key: u64, call: &Call) {
 /// Takes a call out that returns.
 #[inline(always)]
 pub(crate) fn close_call(key: u64) -> Option<Call> {
-    let entry = CALLS.get_ptr(&key)?;
+    let entry = CALLS.get_ptr(key)?;
     // SAFETY: a map value of this thread, which alone writes it.
     let call = unsafe { *entry };
-    let _ = CALLS.remove(&key);
+    let _ = CALLS.remove(key);
     Some(call)
 }
 
 /// Begins to follow a TCP socket, or goes on from another place.
 #[inline(always)]
 pub(crate) fn follow_socket(sock: u64, place: u32) {
-    if SOCKETS.insert(&sock, &place, 0).is_err() {
+    if SOCKETS.insert(sock, place, 0).is_err() {
         lose(Lost::SocketsRefused, 1);
     }
 }
@@ -241,7 +241,8 @@ pub(crate) fn follow_socket(sock: u64, place: u32) {
 #[inline(always)]
 pub(crate) fn prepare_latency(owner: &LatencyProcess) {
     if PROCESS_LATENCY.get_ptr(owner).is_none() {
-        let _ = PROCESS_LATENCY.insert(owner, &NEW_LATENCY, u64::from(BPF_NOEXIST));
+        let new: &Latency = &NEW_LATENCY;
+        let _ = PROCESS_LATENCY.insert(owner, new, u64::from(BPF_NOEXIST));
     }
 }
 
