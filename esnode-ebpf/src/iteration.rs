@@ -25,6 +25,9 @@ pub mod flag {
     pub const TRACKED: u32 = 4;
     /// The thread has begun to exit (`PF_EXITING`).
     pub const EXITING: u32 = 8;
+    /// The thread has begun to exit, has no entry, and may have been paid for at once: some thread
+    /// was refused an entry.
+    pub const PAID: u32 = 16;
 }
 
 /// One thread, as the iterator met it.

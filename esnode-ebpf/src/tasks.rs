@@ -2,9 +2,10 @@
 
 use crate::{
     kernel::{
-        Memory, Probe, Typed, is_exiting, is_kernel_thread, is_leader, name, offset, pointer, task_account,
+        Memory, Probe, Typed, is_exiting, is_kernel_thread, is_leader, name, offset, pointer,
+        task_account,
     },
-    tables::{PROCESSES, THREADS},
+    tables::{PROCESSES, THREADS, refused_threads},
 };
 use aya_ebpf::{bindings::seq_file, helpers::bpf_seq_write};
 use core::ffi::c_void;
@@ -65,6 +66,8 @@ extern "C" fn tasks(context: *const TaskContext) -> i32 {
         // SAFETY: a map value.
         thread.settled = unsafe { (*used).settled };
         thread.flags |= flag::TRACKED;
+    } else if flags & flag::EXITING != 0 && refused_threads() {
+        thread.flags |= flag::PAID;
     }
     if leader {
         write_leader(seq, task, signal, thread);

@@ -61,7 +61,19 @@ impl Attacher<'_> {
         match hook {
             Hook::Tracepoint(name) => {
                 self.check_wanted(name)?;
+                if !self.resolved.has_tracepoint(name) {
+                    return Err(BpfError::NoTracepoint { tracepoint: name });
+                }
                 attached.push(self.tracepoint(name, name)?);
+            }
+            Hook::FexitOfNumbers(function) => {
+                let able = self.resolved.function_arguments(hooks::READS_NUMBERS);
+                let hook = if able.is_some() {
+                    Hook::Fexit(function)
+                } else {
+                    Hook::Probes(function)
+                };
+                self.attach(hook, attached)?;
             }
             Hook::Fexit(function) => {
                 if self.exists(function)? {
@@ -115,7 +127,7 @@ impl Attacher<'_> {
             .load(tracepoint, self.btf)
             .map_err(failed(name, "load"))?;
         program.attach().map_err(failed(name, "attach"))?;
-        Ok(self.note(name, format!("tp_btf/{tracepoint}")))
+        Ok(note(self.ebpf, name, format!("tp_btf/{tracepoint}")))
     }
 
     fn fexit(&mut self, function: &str) -> Result<Attached, BpfError> {
@@ -124,7 +136,7 @@ impl Attacher<'_> {
             .load(function, self.btf)
             .map_err(failed(function, "load"))?;
         program.attach().map_err(failed(function, "attach"))?;
-        Ok(self.note(function, format!("fexit/{function}")))
+        Ok(note(self.ebpf, function, format!("fexit/{function}")))
     }
 
     fn probe(
@@ -142,24 +154,7 @@ impl Attacher<'_> {
                 function: function.to_owned(),
                 source,
             })?;
-        Ok(self.note(name, format!("{direction}/{function}")))
-    }
-
-    /// Says in the log what the verifier made of a program, and for the page what it hangs on.
-    fn note(&self, name: &str, attach: String) -> Attached {
-        let program = self.ebpf.program(name);
-        let info = program.and_then(|program| program.info().ok());
-        let verified = info.and_then(|info| info.verified_instruction_count());
-        debug!(
-            program = name,
-            attach,
-            verified_instructions = verified,
-            "attached"
-        );
-        Attached {
-            program: name.to_owned(),
-            attach,
-        }
+        Ok(note(self.ebpf, name, format!("{direction}/{function}")))
     }
 
     fn unload(&mut self, name: &str) {
@@ -171,6 +166,22 @@ impl Attacher<'_> {
             Some(Program::KProbe(program)) => program.unload(),
             _ => Ok(()),
         };
+    }
+}
+
+/// Says in the log what the verifier made of a program, and for the page what it hangs on.
+pub(super) fn note(ebpf: &Ebpf, name: &str, attach: String) -> Attached {
+    let info = ebpf.program(name).and_then(|program| program.info().ok());
+    let verified = info.and_then(|info| info.verified_instruction_count());
+    debug!(
+        program = name,
+        attach,
+        verified_instructions = verified,
+        "attached"
+    );
+    Attached {
+        program: name.to_owned(),
+        attach,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with BPF, in words.
 
-use super::{layout::LayoutError, probes::ProbeError};
+use super::{hooks, layout::LayoutError, probes::ProbeError};
 use crate::ladder::Signal;
 use aya::{maps::MapError, programs::ProgramError};
 use caps::{CapSet, Capability};
@@ -67,6 +67,12 @@ pub enum BpfError {
     NoField {
         /// Struct and field.
         field: String,
+    },
+    /// A tracepoint to hang on does not exist.
+    #[error("this kernel has no tracepoint {tracepoint}{}", since(tracepoint))]
+    NoTracepoint {
+        /// Its name.
+        tracepoint: &'static str,
     },
     /// A function to hang on does not exist.
     #[error("this kernel's BTF has no function {function}: it is part of a module, or left out")]
@@ -142,6 +148,10 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn since(tracepoint: &str) -> String {
+    hooks::since(tracepoint).map_or_else(String::new, |version| format!(" (Linux {version} has)"))
+}
+
 /// A verifier's log runs over pages of its steps and ends in statistics; the line before these
 /// says what was wrong.
 fn verdict(error: &ProgramError) -> String {
@@ -166,10 +176,35 @@ fn has_verdict(error: &ProgramError) -> bool {
         if verifier_verdict(&verifier_log.to_string()).is_some())
 }
 
-/// Whether the agent has the rights that BPF takes.
-fn may_trace() -> bool {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    has(Capability::CAP_SYS_ADMIN) || (has(Capability::CAP_BPF) && has(Capability::CAP_PERFMON))
+/// The capabilities that BPF takes and the agent does not have.
+fn missing_rights() -> Vec<Capability> {
+    let lacks = |capability: &Capability| {
+        !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(false)
+    };
+    let all = Capability::CAP_SYS_ADMIN;
+    if !lacks(&all) {
+        return Vec::new();
+    }
+    let needed = [
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_SYS_PTRACE,
+    ];
+    needed.into_iter().filter(lacks).collect()
+}
+
+fn rights_remedy(missing: &[Capability]) -> String {
+    if missing.is_empty() {
+        return "none here: the kernel refuses it whatever the rights (lockdown, or a kernel \
+                without it), or the container's seccomp profile does"
+            .to_owned();
+    }
+    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    format!(
+        "run as root, or add what is missing: {} (before Linux 5.8, and for kprobes, \
+         CAP_SYS_ADMIN)",
+        missing.join(", ")
+    )
 }
 
 fn verifier_verdict(log: &str) -> Option<&str> {
@@ -208,10 +243,14 @@ impl BpfError {
             _ => return None,
         };
         std::iter::successors(Some(source), |error| error.source()).find_map(|error| {
-            if let Some(ProgramError::LoadError { io_error, .. }) = error.downcast_ref() {
-                return io_error.raw_os_error();
-            }
-            error.downcast_ref::<io::Error>()?.raw_os_error()
+            let answer = match error.downcast_ref() {
+                Some(
+                    ProgramError::LoadError { io_error, .. } | ProgramError::IOError(io_error),
+                ) => io_error,
+                Some(ProgramError::SyscallError(error)) => &error.io_error,
+                _ => error.downcast_ref::<io::Error>()?,
+            };
+            answer.raw_os_error()
         })
     }
 
@@ -230,7 +269,7 @@ impl BpfError {
                  --bpf-sockets), or give the container more memory"
             }
             Self::Needs { .. } => "see there",
-            Self::NoFunction { .. } | Self::OtherFunction { .. } => {
+            Self::NoTracepoint { .. } | Self::NoFunction { .. } | Self::OtherFunction { .. } => {
                 "none: this kernel does not have it"
             }
             Self::Probe {
@@ -246,14 +285,7 @@ impl BpfError {
                 "report it, with the version of the kernel: its verifier refuses the program"
             }
             Self::Load(_) | Self::Program { .. } | Self::Probe { .. } => match self.errno() {
-                Some(libc::EPERM | libc::EACCES) if may_trace() => {
-                    "none here: the kernel refuses it whatever the rights (lockdown, or a kernel \
-                     without it), or the container's seccomp profile does"
-                }
-                Some(libc::EPERM | libc::EACCES) => {
-                    "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (before Linux \
-                     5.8, and for kprobes, with CAP_SYS_ADMIN)"
-                }
+                Some(libc::EPERM | libc::EACCES) => return rights_remedy(&missing_rights()),
                 Some(libc::ENOENT | libc::EINVAL | libc::ENOTSUP | ENOTSUPP) => {
                     "none: this kernel does not have it"
                 }
@@ -290,6 +322,8 @@ mod tests {
             action: "load",
             source: Box::new(ProgramError::IOError(io::Error::from_raw_os_error(number))),
         };
+        assert!(rights_remedy(&[Capability::CAP_BPF]).contains("missing: CAP_BPF ("));
+        assert!(rights_remedy(&[]).contains("whatever the rights"));
         assert_ne!(
             refused(libc::EPERM).remedy(),
             refused(libc::EINVAL).remedy()

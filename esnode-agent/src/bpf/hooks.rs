@@ -12,7 +12,14 @@ pub(super) enum Hook {
     Fexit(Function),
     /// Entry and return of a function, by probes.
     Probes(Function),
+    /// The return of a function by trampoline, where programs may read arguments that point to
+    /// numbers; else by probes.
+    FexitOfNumbers(Function),
 }
+
+/// A function that came to the kernel with the version in which programs on trampolines may read
+/// pointers to numbers, Linux 5.17.
+pub(super) const READS_NUMBERS: &str = "get_func_arg";
 
 /// A function of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,17 +99,40 @@ const SENDPAGE: &[Function] = &[
 ];
 
 /// What takes bytes out of a TCP socket and is no receive.
-const TAKING: &[Function] = &[needed("tcp_splice_read", 5), needed("tcp_getsockopt", 5)];
+const SPLICE_READ: Function = needed("tcp_splice_read", 5);
+/// For the option `TCP_ZEROCOPY_RECEIVE`.
+const GETSOCKOPT: Function = needed("tcp_getsockopt", 5);
 
 /// The same of UNIX sockets.
 const TAKING_UNIX: &[Function] = &[needed("unix_stream_splice_read", 5)];
 
-/// Names of all functions that any rung may hang on.
+/// Names of all functions that any rung may hang on, and of those that tell what a kernel can.
 pub(super) fn functions() -> impl Iterator<Item = &'static str> {
-    [MESSAGES, SENDPAGE, TAKING, TAKING_UNIX]
+    [MESSAGES, SENDPAGE, &[SPLICE_READ, GETSOCKOPT], TAKING_UNIX]
         .into_iter()
         .flatten()
         .map(|function| function.name)
+        .chain([READS_NUMBERS])
+}
+
+/// All tracepoints that any rung may hang on, with the type that describes each.
+pub(super) fn tracepoints() -> impl Iterator<Item = (&'static str, String)> {
+    let hooks = [ENDED, SOCK_LENGTH, TCP_SOCK, BLOCK_RQ]
+        .into_iter()
+        .flatten();
+    hooks.filter_map(|hook| match hook {
+        Hook::Tracepoint(name) => Some((*name, format!("btf_trace_{name}"))),
+        _ => None,
+    })
+}
+
+/// The first Linux that has a tracepoint, where that matters.
+pub(super) fn since(tracepoint: &str) -> Option<&'static str> {
+    matches!(
+        tracepoint,
+        programs::SOCK_SEND_LENGTH | programs::SOCK_RECV_LENGTH
+    )
+    .then_some("6.3")
 }
 
 /// What a signal hangs on, on a rung of BPF.
@@ -121,8 +151,10 @@ pub(super) fn of(signal: Signal, rung: Rung) -> Vec<Hook> {
         }
         (Signal::Network, Rung::Fexit) => all(&[MESSAGES, SENDPAGE], Hook::Fexit),
         (Signal::Network, Rung::Kprobe) => all(&[MESSAGES, SENDPAGE], Hook::Probes),
-        (Signal::SpliceReceive, Rung::Fexit) => all(&[TAKING], Hook::Fexit),
-        (Signal::SpliceReceive, Rung::Kprobe) => all(&[TAKING], Hook::Probes),
+        (Signal::SpliceReceive, Rung::Fexit) => {
+            vec![Hook::Fexit(SPLICE_READ), Hook::FexitOfNumbers(GETSOCKOPT)]
+        }
+        (Signal::SpliceReceive, Rung::Kprobe) => all(&[&[SPLICE_READ, GETSOCKOPT]], Hook::Probes),
         (Signal::SpliceReceiveUnix, Rung::Fexit) => all(&[TAKING_UNIX], Hook::Fexit),
         (Signal::SpliceReceiveUnix, Rung::Kprobe) => all(&[TAKING_UNIX], Hook::Probes),
         (Signal::SpliceReceive, Rung::TcpSock) => TCP_SOCK.to_vec(),

@@ -268,6 +268,8 @@ pub struct Resolved {
     missing: Vec<(For, String)>,
     /// Number of arguments of those of [`hooks::functions`] that this kernel has.
     functions: HashMap<&'static str, u32>,
+    /// Those of [`hooks::tracepoints`] that this kernel has.
+    tracepoints: Vec<&'static str>,
 }
 
 impl Resolved {
@@ -285,6 +287,12 @@ impl Resolved {
         Some(field)
     }
 
+    /// Whether this kernel has a tracepoint.
+    #[must_use]
+    pub fn has_tracepoint(&self, tracepoint: &str) -> bool {
+        self.tracepoints.contains(&tracepoint)
+    }
+
     /// Number of arguments of a function; `None` if this kernel does not have it.
     #[must_use]
     pub fn function_arguments(&self, function: &str) -> Option<u32> {
@@ -297,7 +305,8 @@ impl Resolved {
 /// # Errors
 /// [`LayoutError`] if the BTF is malformed or a field that every program needs is missing.
 pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
-    let mut names = vec![
+    let tracepoints: Vec<_> = hooks::tracepoints().collect();
+    let mut names: Vec<&str> = vec![
         "task_struct",
         "signal_struct",
         "mm_struct",
@@ -312,7 +321,10 @@ pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
         ISSUE,
         REQUEUE,
     ];
-    names.extend(hooks::functions());
+    for function in hooks::functions() {
+        names.push(function);
+    }
+    names.extend(tracepoints.iter().map(|(_, described)| described.as_str()));
     let btf = Btf::parse(data, &names)?;
     let mut layout = Layout::UNKNOWN;
     let mut missing = Vec::new();
@@ -340,9 +352,15 @@ pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
     let functions = hooks::functions()
         .filter_map(|function| Some((function, btf.function_arguments(function)?)))
         .collect();
+    let tracepoints = tracepoints
+        .iter()
+        .filter(|(_, described)| btf.arguments(described).is_some())
+        .map(|(name, _)| *name)
+        .collect();
     Ok(Resolved {
         layout,
         missing,
         functions,
+        tracepoints,
     })
 }

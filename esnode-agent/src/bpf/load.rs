@@ -2,7 +2,7 @@
 
 use super::{
     Options,
-    attach::{Attached, failed, program},
+    attach::{Attached, failed, note, program},
     error::BpfError,
     layout::Resolved,
 };
@@ -117,8 +117,5 @@ pub(super) fn load_iterator(ebpf: &mut Ebpf, btf: &Btf) -> Result<Attached, BpfE
     program::<Iter>(ebpf, programs::TASKS)?
         .load("task", btf)
         .map_err(failed(programs::TASKS, "load"))?;
-    Ok(Attached {
-        program: programs::TASKS.to_owned(),
-        attach: "iter/task".to_owned(),
-    })
+    Ok(note(ebpf, programs::TASKS, "iter/task".to_owned()))
 }

@@ -5,6 +5,7 @@ pub mod btf;
 mod error;
 mod hooks;
 mod ladder;
+mod latency;
 pub mod layout;
 mod load;
 mod probes;
@@ -14,8 +15,9 @@ pub mod sys;
 
 pub use error::BpfError;
 pub use ladder::all_refused;
+pub use latency::DiskLatency;
 pub use probes::ProbeError;
-pub use status::{MapStatus, ProgramStatus, RunStatistics};
+pub use status::{MapStatus, ProgramStatus};
 
 use crate::ladder::{Rung, Standing};
 use attach::{Attached, failed, program};
@@ -30,11 +32,10 @@ use esnode_ebpf::{GroupUse, Lost, Name, maps, programs};
 use layout::{For, Resolved};
 use probes::Probes;
 use records::Pass;
-use status::parse_statistics;
 use std::{
     fs,
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsFd,
     path::Path,
 };
 
@@ -198,57 +199,85 @@ impl Bpf {
             .map_err(|source| map_error(maps::LOST, source))
     }
 
-    /// The attached programs, with statistics where the kernel keeps them.
+    /// The attached programs, with what the kernel counts of each.
     #[must_use]
     pub fn programs(&self, procfs: &Path) -> Vec<ProgramStatus> {
-        let counting = fs::read_to_string(procfs.join("sys/kernel/bpf_stats_enabled"))
+        let timed = fs::read_to_string(procfs.join("sys/kernel/bpf_stats_enabled"))
             .is_ok_and(|enabled| enabled.trim() != "0");
-        let status = |attached: &Attached| ProgramStatus {
-            program: attached.program.clone(),
-            attach: attached.attach.clone(),
-            statistics: if counting {
-                self.statistics(&attached.program, procfs)
-            } else {
-                None
-            },
+        let status = |Attached { program, attach }: &Attached| {
+            let fd = self.ebpf.program(program)?.fd().ok()?.as_fd();
+            Some(ProgramStatus {
+                counters: sys::program_counters(fd).ok()?,
+                program: program.clone(),
+                attach: attach.clone(),
+                timed,
+            })
         };
-        self.attached.iter().map(status).collect()
+        self.attached.iter().filter_map(status).collect()
     }
 
-    /// How full the maps are, as far as this pass saw; `groups` is `None` if it read none.
+    /// How full the maps in use are, as far as this pass saw; `groups` is `None` if it read none.
     ///
     /// # Errors
     /// If a map can't be read.
-    pub fn maps(&self, pass: &Pass, groups: Option<u64>) -> Result<[MapStatus; 3], BpfError> {
-        let Options {
-            threads,
-            processes,
-            groups: names,
-            ..
-        } = self.options;
-        let status = |map, entries, capacity: u32, refused| {
-            Ok::<_, BpfError>(MapStatus {
-                map,
-                entries,
-                capacity: capacity.into(),
-                refused: self.lost(refused)?,
-            })
+    pub fn maps(&self, pass: &Pass, groups: Option<u64>) -> Result<Vec<MapStatus>, BpfError> {
+        let used = |rung| {
+            self.standings
+                .iter()
+                .any(|standing| standing.rung == Some(rung))
         };
-        Ok([
-            status(
+        let counters = [
+            (
                 maps::THREADS,
                 Some(pass.tracked_threads),
-                threads,
                 Lost::ThreadsRefused,
-            )?,
-            status(
+                true,
+            ),
+            (
                 maps::PROCESSES,
                 Some(pass.tracked_processes),
-                processes,
                 Lost::ProcessesRefused,
-            )?,
-            status(maps::GROUPS, groups, names, Lost::GroupsRefused)?,
-        ])
+                true,
+            ),
+            (maps::GROUPS, groups, Lost::GroupsRefused, true),
+            (maps::CALLS, None, Lost::CallsRefused, used(Rung::Kprobe)),
+            (
+                maps::SOCKETS,
+                None,
+                Lost::SocketsRefused,
+                used(Rung::TcpSock),
+            ),
+            (
+                maps::GROUP_LATENCY,
+                None,
+                Lost::GroupLatencyRefused,
+                used(Rung::BlockRq),
+            ),
+        ];
+        let capacities = self.options.capacities();
+        let mut all = Vec::new();
+        for (map, entries, refused, used) in counters {
+            let capacity = capacities.iter().find(|(name, _)| *name == map);
+            if let Some((_, capacity)) = capacity.filter(|_| used) {
+                all.push(MapStatus {
+                    map,
+                    entries,
+                    capacity: u64::from(*capacity),
+                    refused: self.lost(refused)?,
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// How many returns of functions no probe saw; `None` where there are no probes.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn missed_returns(&self) -> Result<Option<u64>, BpfError> {
+        let by_probes = |standing: &Standing| standing.rung == Some(Rung::Kprobe);
+        let used = self.standings.iter().any(by_probes);
+        used.then(|| self.lost(Lost::ReturnsMissed)).transpose()
     }
 
     /// Hangs an empty program beside each that has one.
@@ -282,13 +311,6 @@ impl Bpf {
             }
         }
         Ok(())
-    }
-
-    fn statistics(&self, name: &str, procfs: &Path) -> Option<RunStatistics> {
-        let program = self.ebpf.program(name)?;
-        let fd = program.fd().ok()?.as_fd().as_raw_fd();
-        let text = fs::read_to_string(procfs.join(format!("self/fdinfo/{fd}"))).ok()?;
-        parse_statistics(&text)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::BpfError;
 use esnode_ebpf::{
-    Account, LeaderRecord, NAME_LEN, Name, Network, PROTOCOLS, Traffic, flag, record,
+    Account, LeaderRecord, NAME_LEN, Name, Network, PROTOCOLS, Traffic, flag, mark, record,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -131,8 +131,8 @@ impl Reader<'_> {
         process.kernel |= flags & flag::KERNEL != 0;
         process.dead |= flags & flag::DEAD != 0;
         add_account(&mut process.account, &account);
-        // An ending thread without an entry was paid for at once, or ended before the agent began.
-        if flags & (flag::EXITING | flag::TRACKED) != flag::EXITING {
+        // What is not settled and not paid for will be when the kernel frees the thread.
+        if flags & flag::PAID == 0 {
             let due = subtract_account(&account, &settled);
             add_account(&mut process.unsettled, &due);
         }
@@ -155,10 +155,10 @@ impl Reader<'_> {
 
     /// The rest of a `NetworkHeader`, and `network` and `settled_network` of a `ThreadUse`.
     fn thread_network(&mut self, process: &mut TaskProcess) -> Option<()> {
-        let left_process = self.u64()?;
+        let marks = self.u64()?;
         let (network, settled) = (self.network()?, self.network()?);
         let traffic = traffic_of(process);
-        if left_process == 0 {
+        if marks & mark::LEFT_PROCESS == 0 {
             add_network(&mut traffic.network, &network);
         }
         add_network(
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ending_thread_without_an_entry_was_paid_for() {
+    fn an_ending_thread_without_an_entry_may_have_been_paid_for() {
         let ending = |flags| {
             Writer::default()
                 .u32s(&[record::THREAD, 10, 2, flags])
@@ -324,11 +324,15 @@ mod tests {
                 .0
         };
         let unsettled = |bytes: &[u8]| decode(bytes).expect("valid").processes[0].unsettled;
-        assert_eq!(unsettled(&ending(flag::EXITING)).disk_read_bytes, 0);
+        assert_eq!(
+            unsettled(&ending(flag::EXITING | flag::PAID)).disk_read_bytes,
+            0
+        );
         assert_eq!(
             unsettled(&ending(flag::EXITING | flag::TRACKED)).disk_read_bytes,
             4
         );
+        assert_eq!(unsettled(&ending(flag::EXITING)).disk_read_bytes, 4);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 };
 use tokio::io::unix::AsyncFd;
 
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 
 /// How many entries one call asks for.
@@ -93,6 +94,62 @@ pub fn read_map<K: Pod, V: Pod>(map: &MapData) -> io::Result<Vec<(K, V)>> {
     }
 }
 
+/// What the kernel counts of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramCounters {
+    /// Time in it in nanoseconds, while `kernel.bpf_stats_enabled` is 1.
+    pub nanoseconds: u64,
+    /// How often it ran, while `kernel.bpf_stats_enabled` is 1.
+    pub runs: u64,
+    /// How often it was left out, as its CPU was in the middle of it already (Linux 5.12).
+    pub misses: Option<u64>,
+}
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` uses.
+#[repr(C)]
+struct InfoAttribute {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// Reads what the kernel counts of a loaded program.
+///
+/// # Errors
+/// What `bpf(BPF_OBJ_GET_INFO_BY_FD)` answers.
+pub fn program_counters(program: BorrowedFd<'_>) -> io::Result<ProgramCounters> {
+    // Places in `struct bpf_prog_info`, in words of eight bytes.
+    const RUN_TIME: usize = 24;
+    const RUNS: usize = 25;
+    const MISSES: usize = 26;
+    let mut info = [0_u64; MISSES + 1];
+    let room = u32::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    let mut attribute = InfoAttribute {
+        fd: program.as_raw_fd().unsigned_abs(),
+        length: room,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the attribute lives through the call, and its buffer is as long as it says.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw mut attribute,
+            size_of::<InfoAttribute>(),
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let word = |place: usize| info.get(place).copied().unwrap_or_default();
+    Ok(ProgramCounters {
+        nanoseconds: word(RUN_TIME),
+        runs: word(RUNS),
+        // The kernel says how much of its answer it has.
+        misses: (attribute.length >= room).then(|| word(MISSES)),
+    })
+}
+
 /// Messages from the BPF programs, on their way to the agent's log.
 pub type BpfLog = EbpfLogger<&'static dyn log::Log>;
 
@@ -145,7 +202,7 @@ pub fn attach_to_tracepoint(id: u64, program: BorrowedFd<'_>) -> io::Result<Perf
     const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
     let attribute = PerfEventAttribute {
         kind: PERF_TYPE_TRACEPOINT,
-        size: size_of::<PerfEventAttribute>() as u32,
+        size: u32::try_from(size_of::<PerfEventAttribute>()).unwrap_or(u32::MAX),
         config: id,
         sample_period: 1,
         wakeup_events: 1,

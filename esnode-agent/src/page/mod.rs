@@ -1,11 +1,13 @@
 //! The page: families written to text. Nothing here reads anything.
 
 mod agent;
+mod latency;
 mod process;
 pub mod text;
 
 pub use agent::{AgentFacts, ScrapeCounts};
 
+use latency::Histogram;
 use prometheus_client::{
     collector::Collector,
     encoding::{
@@ -15,11 +17,12 @@ use prometheus_client::{
     metrics::{MetricType, exemplar::Exemplar},
     registry::Registry,
 };
-use std::{fmt, sync::Mutex};
+use std::{collections::HashMap, fmt, sync::Mutex};
 
 /// Writes families, one call each. A family without samples is left out.
 pub struct Page<'a>(DescriptorEncoder<'a>);
 
+type NoExemplars<'a> = Option<&'a HashMap<usize, Exemplar<NoLabelSet, f64>>>;
 type NoExemplar<'a> = Option<&'a Exemplar<NoLabelSet, f64>>;
 
 impl Page<'_> {
@@ -58,6 +61,27 @@ impl Page<'_> {
             MetricType::Gauge,
             samples,
             |mut metric, value| metric.encode_gauge(&value),
+        )
+    }
+
+    /// Writes a histogram.
+    fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, Histogram)>,
+    ) -> fmt::Result {
+        self.family(
+            name,
+            help,
+            MetricType::Histogram,
+            samples,
+            |mut metric,
+             Histogram {
+                 sum,
+                 count,
+                 buckets,
+             }| { metric.encode_histogram(sum, count, &buckets, NoExemplars::None) },
         )
     }
 
