@@ -1,7 +1,7 @@
 //! The command line. Every flag is an environment variable as well.
 
 use crate::{bpf, collectors::CollectorName, ladder::Rung, version};
-use clap::{Args, Parser, ValueEnum, builder::FalseyValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use regex::{Regex, RegexSet};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -12,8 +12,48 @@ use std::{net::SocketAddr, path::PathBuf};
 /// CAP_SYS_PTRACE) and /proc where it may not. `esnode_attribution_source` on the page tells
 /// what is read from where.
 #[derive(Debug, Parser)]
-#[command(name = "esnode-core", version = version::line(), max_term_width = 100)]
+#[command(
+    name = "esnode-core",
+    version = version::line(),
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub agent: AgentOptions,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell what can be measured on this host, what cannot, why, and what to do about it
+    ///
+    /// Exit code 0: everything is read from its best source. 3: something is not known, or
+    /// known less well than it could be.
+    Check(CheckOptions),
+}
+
+/// Flags of `check`.
+#[derive(Args, Debug)]
+pub struct CheckOptions {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where to read.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// What to log.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+/// Flags of the agent.
+#[derive(Args, Debug)]
+pub struct AgentOptions {
     /// What to serve.
     #[command(flatten)]
     pub serving: Serving,
@@ -186,20 +226,30 @@ pub struct PageOptions {
         long,
         env = "ESNODE_PROCESS_LIMIT",
         value_name = "N",
-        default_value_t = 64
+        default_value_t = PageOptions::default().process_limit
     )]
     pub process_limit: usize,
 
     /// How many groups (command names) get series of their own; the rest is in group "other",
     /// which counts as one
-    #[arg(long, env = "ESNODE_GROUP_LIMIT", value_name = "N", default_value_t = 256,
-        value_parser = at_least_one)]
+    #[arg(long, env = "ESNODE_GROUP_LIMIT", value_name = "N",
+        default_value_t = PageOptions::default().group_limit, value_parser = at_least_one)]
     pub group_limit: usize,
 
     /// Show processes whose command name (at most 15 bytes) matches this regular expression before
     /// all others, within --process-limit; repeat the flag for more. The variable holds one
     #[arg(long, env = "ESNODE_SELECT", value_name = "REGEX", value_parser = pattern)]
     pub select: Vec<Regex>,
+}
+
+impl Default for PageOptions {
+    fn default() -> Self {
+        Self {
+            process_limit: 64,
+            group_limit: 256,
+            select: Vec::new(),
+        }
+    }
 }
 
 impl PageOptions {
@@ -294,8 +344,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once(&"esnode-core").chain(arguments))
+    fn parse(arguments: &[&str]) -> Result<AgentOptions, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"esnode-core").chain(arguments)).map(|cli| cli.agent)
     }
 
     #[test]

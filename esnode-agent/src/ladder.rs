@@ -2,6 +2,7 @@
 //! use is found by trying, never by the version of the kernel.
 
 use clap::ValueEnum;
+use serde::Serialize;
 use std::fmt;
 
 /// Something that processes are measured by.
@@ -122,4 +123,51 @@ pub struct Standing {
     pub rung: Option<Rung>,
     /// The better rungs, and what refused them.
     pub refused: Vec<Refusal>,
+}
+
+impl Standing {
+    /// How good that is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (self.signal, self.rung) {
+            (_, None) => State::Missing,
+            // Where the network is read from there, it includes what was spliced.
+            (Signal::SpliceReceive, Some(Rung::SockDiag)) => State::Ok,
+            (_, Some(Rung::Procfs | Rung::Taskstats | Rung::SockDiag)) => State::Degraded,
+            (_, Some(_)) => State::Ok,
+        }
+    }
+}
+
+/// How well something is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As well as it can be.
+    Ok,
+    /// Less well than by another source.
+    Degraded,
+    /// Not at all.
+    Missing,
+    /// Nobody asked for it.
+    Off,
+}
+
+impl State {
+    /// Whether something could be better.
+    #[must_use]
+    pub fn is_degraded(self) -> bool {
+        matches!(self, Self::Degraded | Self::Missing)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Missing => "missing",
+            Self::Off => "off",
+        })
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod bpf;
+pub mod check;
 pub mod cli;
 pub mod collectors;
 pub mod error;

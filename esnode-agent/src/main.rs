@@ -10,8 +10,9 @@ use esnode_agent::{
         Bpf,
         sys::{BpfLog, watch},
     },
-    cli::{Cli, LogFormat, LogLevel, LogOptions},
-    privileges,
+    check,
+    cli::{AgentOptions, Cli, Command, LogFormat, LogLevel, LogOptions},
+    privileges::{self, Needs},
     sampler::Sampler,
     server, version,
 };
@@ -29,16 +30,22 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 const PATIENCE: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(&cli.log);
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // One line with all causes.
-            error!("{error:#}");
-            ExitCode::FAILURE
+    let Cli { command, agent } = Cli::parse();
+    let done = match command {
+        None => {
+            start_log(&agent.log);
+            serve(&agent)
         }
-    }
+        Some(Command::Check(options)) => {
+            start_log(&options.log);
+            check::run(&options)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        // One line with all causes.
+        error!("{error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn start_log(options: &LogOptions) {
@@ -71,7 +78,8 @@ fn start_log(options: &LogOptions) {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+/// Runs the agent until a signal ends it.
+fn serve(options: &AgentOptions) -> Result<ExitCode> {
     let started = SystemTime::now();
     info!("Starting esnode-core {}", version::line());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -80,23 +88,26 @@ fn run(cli: &Cli) -> Result<()> {
         .context("cannot start the event loop")?;
     // From here on a signal ends the agent in good order, also while it is starting.
     let signals = runtime.block_on(async { Signals::catch() })?;
-    agent::check_roots(cli)?;
-    let listeners = agent::bind(cli)?;
-    let (mut bpf, standings) = agent::load_bpf(cli);
+    agent::check_roots(&options.sources)?;
+    let listeners = agent::bind(&options.serving)?;
+    let (mut bpf, mut standings) = agent::load_bpf(&options.sources);
+    let fallback = agent::open_fallback(&options.sources, &mut standings);
     agent::log_standings(&standings);
     let bpf_log = bpf.as_mut().map(Bpf::take_logger).transpose();
     let bpf_log = bpf_log.context("cannot open the log of the BPF programs")?;
     // Before there are threads: capabilities are theirs.
-    if let Err(error) = privileges::drop(bpf.is_some()) {
+    if let Err(error) = privileges::drop(Needs::of(bpf.as_ref(), &fallback)) {
         warn!(%error, "keeping all privileges");
     }
-    let collectors = agent::collectors(cli, bpf)?;
+    let (sources, page) = (&options.sources, &options.page);
+    let collectors = agent::collectors(sources, page, bpf, fallback, &standings)?;
+    agent::log_collectors(sources, &collectors);
     let (sampler, thread) =
         Sampler::start(collectors, started).context("cannot start the sampler thread")?;
-    runtime.block_on(serve(listeners, sampler, bpf_log, signals))?;
+    runtime.block_on(answer(listeners, sampler, bpf_log, signals))?;
     thread.join(PATIENCE);
     info!("Stopped");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The signals that end the agent.
@@ -123,7 +134,7 @@ impl Signals {
 }
 
 /// Serves until SIGTERM or SIGINT.
-async fn serve(
+async fn answer(
     listeners: Vec<TcpListener>,
     sampler: Sampler,
     bpf_log: Option<BpfLog>,

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
@@ -49,10 +53,16 @@ impl Sampler {
             passes: 0,
             failing: HashMap::new(),
         };
-        let thread = thread::Builder::new()
-            .name("sampler".to_owned())
-            .spawn(move || run.serve(&waiting))?;
-        Ok((Self { requests, scrapes }, SamplerThread(thread)))
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = thread::Builder::new().name("sampler".to_owned()).spawn({
+            let ended = Arc::clone(&ended);
+            move || {
+                let mut run = run;
+                run.serve(&waiting);
+                ended.store(true, Ordering::Relaxed);
+            }
+        })?;
+        Ok((Self { requests, scrapes }, SamplerThread { thread, ended }))
     }
 
     /// A page in OpenMetrics text, sampled after this call.
@@ -72,22 +82,36 @@ impl Sampler {
     }
 }
 
+/// How long the kernel may take to take away BPF programs: for probes, it waits for all CPUs
+/// several times over each.
+const DETACHING: Duration = Duration::from_secs(30);
+
 /// The running thread.
-pub struct SamplerThread(JoinHandle<()>);
+pub struct SamplerThread {
+    thread: JoinHandle<()>,
+    /// Whether it is done with collecting.
+    ended: Arc<AtomicBool>,
+}
 
 impl SamplerThread {
-    /// Waits until it has ended and its BPF programs are detached, `patience` at most: a read
-    /// that hangs in the kernel can't be interrupted, and must not hold up the end.
+    /// Waits until it has ended and its BPF programs are detached. A pass that is running has
+    /// `patience` at most: a read that hangs in the kernel can't be interrupted, and must not
+    /// hold up the end.
     pub fn join(self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while !self.0.is_finished() {
-            if Instant::now() >= deadline {
-                warn!("a collector still hangs; leaving without it");
+        let begun = Instant::now();
+        while !self.thread.is_finished() {
+            let (limit, what) = if self.ended.load(Ordering::Relaxed) {
+                (DETACHING, "the kernel does not let go of the BPF programs")
+            } else {
+                (patience, "a collector still hangs")
+            };
+            if begun.elapsed() >= limit {
+                warn!("{what}; leaving without it");
                 return;
             }
             thread::sleep(Duration::from_millis(2));
         }
-        if self.0.join().is_err() {
+        if self.thread.join().is_err() {
             error!("the sampler thread panicked");
         }
     }
@@ -103,7 +127,7 @@ struct Run {
 }
 
 impl Run {
-    fn serve(mut self, waiting: &mpsc::Receiver<Waiter>) {
+    fn serve(&mut self, waiting: &mpsc::Receiver<Waiter>) {
         while let Ok(first) = waiting.recv() {
             let waiters: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
             let Some(page) = self.pass() else { continue };
