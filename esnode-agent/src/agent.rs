@@ -2,17 +2,18 @@
 
 use crate::{
     bpf::{self, Bpf, BpfError, sys},
-    cli::Cli,
+    cli::{PageOptions, Serving, Sources},
     collectors::{
         Collector, CollectorName, cpu::CpuCollector, load::LoadCollector, memory::MemoryCollector,
     },
     error::read_file,
-    ladder::{Refusal, Standing},
+    ladder::{Refusal, Signal, Standing},
     process::{
         collector::ProcessCollector,
+        fallback::{Ends, Fallback},
         procfs::Units,
         selection::{GroupSelection, ProcessSelection},
-        table::TableReader,
+        table::{Source, TableReader},
     },
 };
 use anyhow::{Context, Result};
@@ -23,24 +24,21 @@ use tracing::{info, warn};
 ///
 /// # Errors
 /// The first address that can't be bound, and what to do.
-pub fn bind(cli: &Cli) -> Result<Vec<TcpListener>> {
+pub fn bind(serving: &Serving) -> Result<Vec<TcpListener>> {
     let bind = |address| {
         TcpListener::bind(address).with_context(|| {
             format!("cannot listen on {address} (choose another address with --listen-address)")
         })
     };
-    cli.serving.listen_address.iter().map(bind).collect()
+    serving.listen_address.iter().map(bind).collect()
 }
 
 /// Checks that the roots can be read.
 ///
 /// # Errors
 /// The first that can't.
-pub fn check_roots(cli: &Cli) -> Result<()> {
-    for (flag, root) in [
-        ("--procfs", &cli.sources.procfs),
-        ("--sysfs", &cli.sources.sysfs),
-    ] {
+pub fn check_roots(sources: &Sources) -> Result<()> {
+    for (flag, root) in [("--procfs", &sources.procfs), ("--sysfs", &sources.sysfs)] {
         fs::read_dir(root).with_context(|| format!("cannot read {flag} {}", root.display()))?;
     }
     Ok(())
@@ -49,14 +47,15 @@ pub fn check_roots(cli: &Cli) -> Result<()> {
 /// Loads BPF if it is wanted and possible. Also gives the rungs of the ladder that BPF has, with
 /// what refused those that are not in use.
 #[must_use]
-pub fn load_bpf(cli: &Cli) -> (Option<Bpf>, Vec<Standing>) {
-    if !cli.sources.enabled().contains(&CollectorName::Process) {
+pub fn load_bpf(sources: &Sources) -> (Option<Bpf>, Vec<Standing>) {
+    if !sources.enabled().contains(&CollectorName::Process) {
         return (None, Vec::new());
     }
-    if cli.sources.no_bpf {
-        return (None, bpf::all_refused(&BpfError::Off));
-    }
-    let loaded = Bpf::load(&cli.sources.sysfs, cli.sources.bpf());
+    let loaded = if sources.no_bpf {
+        Err(BpfError::Off)
+    } else {
+        Bpf::load(&sources.sysfs, sources.bpf())
+    };
     // Loading reads all types of the kernel; that memory is not needed again.
     sys::release_free_memory();
     match loaded {
@@ -67,8 +66,18 @@ pub fn load_bpf(cli: &Cli) -> (Option<Bpf>, Vec<Standing>) {
             let standings = bpf.standings().to_vec();
             (Some(bpf), standings)
         }
-        Err(error) => (None, bpf::all_refused(&error)),
+        Err(error) => {
+            let mut standings = bpf::all_refused(&error);
+            standings.retain(|it| it.signal != Signal::DiskLatency || sources.disk_latency);
+            (None, standings)
+        }
     }
+}
+
+/// Opens the rungs below BPF for the signals that have none yet, and puts them into `standings`.
+#[must_use]
+pub fn open_fallback(sources: &Sources, standings: &mut [Standing]) -> Fallback {
+    Fallback::open(&sources.procfs, &sources.sysfs, &sources.without, standings)
 }
 
 /// Says in the log where every signal stands, and why it stands no better.
@@ -79,9 +88,10 @@ pub fn log_standings(standings: &[Standing]) {
             rung,
             refused,
         } = standing;
-        match rung {
-            Some(rung) => info!("{signal} is read from {rung}"),
-            None => warn!("{signal} is not known"),
+        if let Some(rung) = rung {
+            info!("{signal} is read from {rung}");
+        } else {
+            warn!("{signal} is not known");
         }
         for Refusal {
             rung,
@@ -97,43 +107,70 @@ pub fn log_standings(standings: &[Standing]) {
 /// Makes the collectors that are to run.
 ///
 /// # Errors
-/// If the patterns of `--select` can't be used together.
-pub fn collectors(cli: &Cli, mut bpf: Option<Bpf>) -> Result<Vec<Collector>> {
-    let procfs = &cli.sources.procfs;
+/// If the patterns of `--select` can't be used together, or the system refuses a thread.
+pub fn collectors(
+    sources: &Sources,
+    page: &PageOptions,
+    bpf: Option<Bpf>,
+    fallback: Fallback,
+    standings: &[Standing],
+) -> Result<Vec<Collector>> {
+    let mut below = Some((bpf, fallback));
+    let procfs = &sources.procfs;
     let units = Units::of_this_kernel();
     let mut collectors = Vec::new();
-    for name in cli.sources.enabled() {
+    for name in sources.enabled() {
         collectors.push(match name {
             CollectorName::Cpu => Collector::Cpu(CpuCollector::new(procfs, units.ticks_per_second)),
             CollectorName::Load => Collector::Load(LoadCollector::new(procfs)),
             CollectorName::Memory => Collector::Memory(MemoryCollector::new(procfs)),
             CollectorName::Process => {
-                Collector::Process(Box::new(processes(cli, bpf.take(), units)?))
+                let (bpf, fallback) = below.take().unwrap_or_default();
+                let rungs = Source::of_page(standings);
+                let processes = processes(sources, page, bpf, fallback, rungs, units)?;
+                Collector::Process(Box::new(processes))
             }
         });
-    }
-    for name in &cli.sources.disable_collector {
-        info!("collector {name} is off (--disable-collector)");
-    }
-    for collector in &collectors {
-        info!("collector {} is on", collector.name());
     }
     Ok(collectors)
 }
 
-fn processes(cli: &Cli, bpf: Option<Bpf>, units: Units) -> Result<ProcessCollector> {
-    let procfs = &cli.sources.procfs;
-    let patterns = cli
-        .page
+/// Says in the log which collectors run.
+pub fn log_collectors(sources: &Sources, collectors: &[Collector]) {
+    for name in &sources.disable_collector {
+        info!("collector {name} is off (--disable-collector)");
+    }
+    for collector in collectors {
+        info!("collector {} is on", collector.name());
+    }
+}
+
+fn processes(
+    sources: &Sources,
+    page: &PageOptions,
+    bpf: Option<Bpf>,
+    fallback: Fallback,
+    rungs: Vec<Source>,
+    units: Units,
+) -> Result<ProcessCollector> {
+    let procfs = &sources.procfs;
+    let patterns = page
         .patterns()
         .context("cannot use the patterns of --select together")?;
-    Ok(ProcessCollector::new(
+    let ends = Ends::new(
+        sources.bpf_groups as usize,
+        fallback.taskstats,
+        procfs.clone(),
+    );
+    ProcessCollector::new(
         TableReader::new(bpf, procfs.clone(), units),
-        ProcessSelection::new(cli.page.process_limit, patterns),
-        GroupSelection::new(cli.page.group_limit),
-        cli.sources.bpf_groups as usize,
+        (ends, fallback.sock_diag),
+        rungs,
+        ProcessSelection::new(page.process_limit, patterns),
+        GroupSelection::new(page.group_limit),
         boot_time_seconds(procfs),
-    ))
+    )
+    .context("cannot start the listener thread")
 }
 
 /// Boot time of the kernel, from `btime` of `/proc/stat`.

@@ -1,5 +1,6 @@
 //! Giving up rights once the programs are loaded and the sockets are bound.
 
+use crate::{bpf::Bpf, process::fallback::Fallback};
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use thiserror::Error;
 
@@ -14,31 +15,53 @@ pub enum PrivilegeError {
     NoNewPrivileges(#[from] rustix::io::Errno),
 }
 
+/// What is still to be done that takes rights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Reading the iterator and the maps of BPF.
+    pub bpf: bool,
+    /// Entering network namespaces that come later.
+    pub namespaces: bool,
+}
+
+impl Needs {
+    /// What these two need.
+    #[must_use]
+    pub fn of(bpf: Option<&Bpf>, fallback: &Fallback) -> Self {
+        Self {
+            bpf: bpf.is_some(),
+            namespaces: fallback.enters_namespaces(),
+        }
+    }
+}
+
 /// Keeps only what reading needs, of what there is: other users' `/proc/PID/io`, files of other
-/// users, and (while `bpf` is used) the iterator and the maps.
+/// users, and what `needs` says. What only namespaces need is not in effect until one is entered.
 ///
 /// Capabilities belong to threads: call it before there are others.
 ///
 /// # Errors
 /// If the kernel refuses; then some rights may be gone and others not.
-pub fn drop(bpf: bool) -> Result<Vec<Capability>, PrivilegeError> {
+pub fn drop(needs: Needs) -> Result<Vec<Capability>, PrivilegeError> {
     rustix::thread::set_no_new_privs(true)?;
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let mut wanted = vec![Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
-    if bpf {
+    let mut effective = vec![Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+    if needs.bpf {
         // Before CAP_BPF was split off, CAP_SYS_ADMIN was all of it.
-        let modern = permitted.contains(&Capability::CAP_BPF);
-        wanted.extend(if modern {
-            [Capability::CAP_BPF, Capability::CAP_PERFMON]
+        if permitted.contains(&Capability::CAP_BPF) {
+            effective.extend([Capability::CAP_BPF, Capability::CAP_PERFMON]);
         } else {
-            [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_RESOURCE]
-        });
+            effective.push(Capability::CAP_SYS_ADMIN);
+        }
     }
-    wanted.retain(|capability| permitted.contains(capability));
-    let kept: CapsHashSet = wanted.iter().copied().collect();
+    effective.retain(|capability| permitted.contains(capability));
+    let mut kept: CapsHashSet = effective.iter().copied().collect();
     caps::clear(None, CapSet::Ambient)?;
     caps::set(None, CapSet::Effective, &kept)?;
+    if needs.namespaces && permitted.contains(&Capability::CAP_SYS_ADMIN) {
+        kept.insert(Capability::CAP_SYS_ADMIN);
+    }
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::clear(None, CapSet::Inheritable)?;
-    Ok(wanted)
+    Ok(kept.into_iter().collect())
 }

@@ -1,9 +1,12 @@
 //! Families of processes, groups, and how they were measured.
 
-use super::{Encode, Page};
+use super::{Encode, Page, latency};
 use crate::{
     bpf::{MapStatus, ProgramStatus},
-    process::{Disk, Process, Usage, collector::ProcessFacts, label, selection::NamedGroup},
+    ladder::{Rung, Signal},
+    process::{
+        Disk, Process, Usage, collector::ProcessFacts, label, selection::NamedGroup, table::Source,
+    },
 };
 use esnode_ebpf::{Protocol, Traffic};
 use std::fmt;
@@ -65,7 +68,8 @@ impl Encode for ProcessFacts {
                 threads: process.threads.into(),
             })
             .collect();
-        encode_usage(page, "process", "the process", &rows)?;
+        let calls = self.knows_calls();
+        encode_usage(page, "process", "the process", &rows, calls)?;
 
         let rows: Vec<_> = self
             .groups
@@ -82,11 +86,21 @@ impl Encode for ProcessFacts {
             "group",
             "all processes of the group, ended ones too,",
             &rows,
+            calls,
         )?;
         self.encode_lifetimes(page)?;
+        if let Some(disk) = &self.latency {
+            latency::encode(page, disk, &self.shown, &self.groups)?;
+        }
         self.encode_attribution(page)?;
         encode_programs(page, &self.programs)?;
-        encode_maps(page, &self.maps)
+        encode_maps(page, &self.maps)?;
+        page.single_counter(
+            "esnode_bpf_missed_returns",
+            "Sends and receives whose return no kretprobe saw, as too many were on their way: \
+             their bytes are unknown",
+            self.missed_returns,
+        )
     }
 }
 
@@ -121,6 +135,14 @@ impl ProcessFacts {
             [("true", self.shown.len()), ("false", self.hidden)]
                 .map(|(selected, count)| ([("selected", selected)], count)),
         )
+    }
+
+    /// Whether the rung of the network counts calls, not only bytes.
+    fn knows_calls(&self) -> bool {
+        let by_sockets = |source: &Source| {
+            source.signal == Signal::Network && source.rung == Some(Rung::SockDiag)
+        };
+        !self.sources.iter().any(by_sockets)
     }
 
     /// Start of a process in seconds since 1970; empty if the boot time is unknown.
@@ -167,24 +189,57 @@ impl ProcessFacts {
         page.gauge(
             "esnode_attribution_source",
             "Where a signal is read, none if nowhere; always 1",
-            self.sources.iter().map(|source| {
-                let rung = source
-                    .rung
-                    .map_or_else(|| "none".to_owned(), |rung| rung.to_string());
-                (
-                    [("signal", source.signal.to_string()), ("source", rung)],
-                    1_u32,
-                )
+            self.sources
+                .iter()
+                .map(|source| (source_labels(*source), 1_u32)),
+        )?;
+        page.counter(
+            "esnode_listener_overruns",
+            "Times that the kernel told of more than was taken in, so that at least one record of \
+             this source was lost",
+            self.overruns
+                .iter()
+                .map(|(rung, count)| ([("source", rung.to_string())], *count)),
+        )?;
+        page.gauge(
+            "esnode_network_namespaces",
+            "Network namespaces of processes, by whether their sockets are read",
+            self.namespaces.iter().flat_map(|namespaces| {
+                [
+                    ("true", Some(namespaces.read)),
+                    ("false", namespaces.refused),
+                ]
+                .into_iter()
+                .filter_map(|(read, count)| Some(([("read", read)], count?)))
             }),
+        )?;
+        page.single_gauge(
+            "esnode_processes_malformed",
+            "Processes that are left out because their /proc/PID/stat makes no sense",
+            self.malformed,
         )
     }
+}
+
+fn source_labels(source: Source) -> [(&'static str, String); 2] {
+    let rung = source
+        .rung
+        .map_or_else(|| "none".to_owned(), |rung| rung.to_string());
+    [("signal", source.signal.to_string()), ("source", rung)]
 }
 
 /// A family: what its name says, how its help begins, and its number.
 type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 /// The families that processes and groups share; `prefix` is `process` or `group`.
-fn encode_usage(page: &mut Page<'_>, prefix: &str, whose: &str, rows: &[Row<'_>]) -> fmt::Result {
+/// Without `calls` the numbers of calls are unknown.
+fn encode_usage(
+    page: &mut Page<'_>,
+    prefix: &str,
+    whose: &str,
+    rows: &[Row<'_>],
+    calls: bool,
+) -> fmt::Result {
     fn plain<'a>(row: &Row<'a>) -> Labels<'a> {
         Labels(row.owner, None)
     }
@@ -247,7 +302,7 @@ fn encode_usage(page: &mut Page<'_>, prefix: &str, whose: &str, rows: &[Row<'_>]
             traffic.transmits
         }),
     ];
-    for (what, help, number) in network {
+    for (what, help, number) in network.into_iter().take(if calls { 4 } else { 2 }) {
         page.counter(
             &format!("esnode_{prefix}_network_{what}"),
             &format!("{help} {whose} since the agent started, from the socket layer"),
@@ -269,7 +324,7 @@ fn encode_usage(page: &mut Page<'_>, prefix: &str, whose: &str, rows: &[Row<'_>]
 /// Whether a protocol was ever used, in either direction. Series for the others would be most
 /// of the page, and say nothing.
 fn is_used(traffic: &Traffic) -> bool {
-    traffic.receives > 0 || traffic.transmits > 0
+    traffic != &Traffic::default()
 }
 
 fn protocol_label(protocol: Protocol) -> &'static str {
@@ -295,15 +350,25 @@ fn encode_programs(page: &mut Page<'_>, programs: &[ProgramStatus]) -> fmt::Resu
             )
         }),
     )?;
-    let counted = || {
-        programs
-            .iter()
-            .filter_map(|program| Some((program.program.as_str(), program.statistics?)))
+    page.counter(
+        "esnode_bpf_program_misses",
+        "Events that a BPF program did not see, as its CPU was in the middle of it already, for a \
+         preempted task",
+        programs.iter().filter_map(|program| {
+            Some((
+                [("program", program.program.as_str())],
+                program.counters.misses?,
+            ))
+        }),
+    )?;
+    let timed = || {
+        let timed = programs.iter().filter(|program| program.timed);
+        timed.map(|program| ([("program", program.program.as_str())], program.counters))
     };
     page.counter(
         "esnode_bpf_program_runs",
         "Runs of a BPF program, while the kernel counts them (kernel.bpf_stats_enabled)",
-        counted().map(|(program, statistics)| ([("program", program)], statistics.runs)),
+        timed().map(|(labels, counters)| (labels, counters.runs)),
     )?;
     #[expect(
         clippy::cast_precision_loss,
@@ -312,9 +377,7 @@ fn encode_programs(page: &mut Page<'_>, programs: &[ProgramStatus]) -> fmt::Resu
     page.counter(
         "esnode_bpf_program_run_seconds",
         "Time in a BPF program, while the kernel counts it (kernel.bpf_stats_enabled)",
-        counted().map(|(program, statistics)| {
-            ([("program", program)], statistics.nanoseconds as f64 / 1e9)
-        }),
+        timed().map(|(labels, counters)| (labels, counters.nanoseconds as f64 / 1e9)),
     )
 }
 

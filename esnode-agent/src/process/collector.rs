@@ -2,13 +2,20 @@
 
 use super::{
     Process,
-    ledger::{KernelLedger, ObservedLedger},
+    fallback::{Ends, Shared, listen, lock},
+    ledger::KernelLedger,
     selection::{GroupSelection, NamedGroup, ProcessSelection},
+    sock_diag::{Namespaces, SockDiag},
     table::{Source, TableError, TableReader, Unattributed},
 };
-use crate::bpf::{MapStatus, ProgramStatus};
+use crate::{
+    bpf::{DiskLatency, MapStatus, ProgramStatus},
+    ladder::Rung,
+};
 use std::{
     collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -23,12 +30,22 @@ pub struct ProcessFacts {
     pub groups: Vec<NamedGroup>,
     /// What nobody got.
     pub unattributed: Vec<Unattributed>,
+    /// Processes left out because their numbers make no sense.
+    pub malformed: Option<usize>,
     /// The rungs in use.
     pub sources: Vec<Source>,
+    /// Network namespaces, where sock_diag reads them.
+    pub namespaces: Option<Namespaces>,
+    /// How often a listening rung lost records.
+    pub overruns: Vec<(Rung, u64)>,
     /// Attached programs.
     pub programs: Vec<ProgramStatus>,
     /// BPF maps.
     pub maps: Vec<MapStatus>,
+    /// Returns of functions that no probe saw, where there are probes.
+    pub missed_returns: Option<u64>,
+    /// How long block devices take, where that is measured.
+    pub latency: Option<DiskLatency>,
     /// When the kernel booted, in seconds since 1970, to turn start times into dates.
     pub boot_time_seconds: Option<f64>,
 }
@@ -36,8 +53,10 @@ pub struct ProcessFacts {
 /// Reads processes and keeps what must outlive them.
 pub struct ProcessCollector {
     reader: TableReader,
+    rungs: Vec<Source>,
     kernel_ledger: KernelLedger,
-    observed_ledger: ObservedLedger,
+    ends: Shared<Ends>,
+    sock_diag: Option<Shared<SockDiag>>,
     processes: ProcessSelection,
     groups: GroupSelection,
     /// What the last page said: a process that is just between groups must not make it fall.
@@ -47,32 +66,40 @@ pub struct ProcessCollector {
 }
 
 impl ProcessCollector {
-    /// Shows what the two selections leave of what `reader` finds. Without hooks, at most
-    /// `names` groups are kept.
-    #[must_use]
+    /// Shows what the two selections leave of what `reader` finds, with what `below` adds where
+    /// BPF has no rung.
+    ///
+    /// # Errors
+    /// If the system refuses a thread to listen on.
     pub fn new(
         reader: TableReader,
+        below: (Ends, Option<SockDiag>),
+        rungs: Vec<Source>,
         processes: ProcessSelection,
         groups: GroupSelection,
-        names: usize,
         boot_time_seconds: Option<f64>,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let ends = Arc::new(Mutex::new(below.0));
+        let sock_diag = below.1.map(|diag| Arc::new(Mutex::new(diag)));
+        listen(&ends, sock_diag.as_ref())?;
+        Ok(Self {
             reader,
+            rungs,
             kernel_ledger: KernelLedger::default(),
-            observed_ledger: ObservedLedger::new(names),
+            ends,
+            sock_diag,
             processes,
             groups,
             unattributed: HashMap::new(),
             last: None,
             boot_time_seconds,
-        }
+        })
     }
 
     /// The rung in use for each signal.
     #[must_use]
     pub fn sources(&self) -> Vec<Source> {
-        self.reader.sources()
+        self.rungs.clone()
     }
 
     /// Reads everything once.
@@ -80,14 +107,32 @@ impl ProcessCollector {
     /// # Errors
     /// If the process table can't be read.
     pub fn sample(&mut self) -> Result<ProcessFacts, TableError> {
+        // Held while processes are read: see `Ends::book`.
+        let mut ends = lock(&self.ends);
         let mut table = self.reader.read()?;
-        let groups = match table.groups {
-            Some(mut groups) => {
-                self.kernel_ledger.complete(&mut groups, &table.processes);
-                groups
-            }
-            None => self.observed_ledger.book(&mut table.processes),
-        };
+        let hooked = table.groups.take();
+        let by_hooks = hooked.is_some();
+        let mut groups = hooked.unwrap_or_else(|| {
+            let live = |pid| self.reader.live_threads(pid);
+            ends.book(&mut table.processes, &live)
+        });
+        let mut overruns = Vec::new();
+        if ends.listens() {
+            table.unattributed.extend(ends.unattributed());
+            overruns.push((Rung::Taskstats, ends.overruns()));
+        }
+        drop(ends);
+        let mut namespaces = None;
+        if let Some(diag) = &self.sock_diag {
+            let mut diag = lock(diag);
+            diag.sample(&mut table.processes, &mut groups);
+            table.unattributed.extend(diag.unattributed());
+            overruns.push((Rung::SockDiag, diag.overruns()));
+            namespaces = Some(diag.namespaces());
+        }
+        if by_hooks {
+            self.kernel_ledger.complete(&mut groups, &table.processes);
+        }
         for lost in &mut table.unattributed {
             let published = self
                 .unattributed
@@ -109,9 +154,14 @@ impl ProcessCollector {
             shown,
             groups: self.groups.choose(groups),
             unattributed: table.unattributed,
+            malformed: table.malformed,
+            namespaces,
+            overruns,
             sources: self.sources(),
             programs: table.programs,
             maps: table.maps,
+            missed_returns: table.missed_returns,
+            latency: table.latency,
             boot_time_seconds: self.boot_time_seconds,
         })
     }

@@ -1,13 +1,18 @@
 //! Processes and groups: facts, where they come from, and which of them are shown.
 //!
 //! `table` reads all processes, from BPF where it can and from `/proc` where not; `ledger` keeps
-//! the groups, which outlive their processes; `selection` bounds the page.
+//! the groups, which outlive their processes; `selection` bounds the page. `fallback` opens what
+//! stands in for BPF: `sock_diag` for network bytes, `taskstats` for processes that end.
 
 pub mod collector;
+pub mod fallback;
 pub mod ledger;
+pub mod netlink;
 pub mod procfs;
 pub mod selection;
+pub mod sock_diag;
 pub mod table;
+pub mod taskstats;
 
 use esnode_ebpf::{NAME_LEN, Name, Network};
 use std::fmt::Write;
@@ -59,6 +64,24 @@ impl Usage {
     pub fn since(&self, earlier: &Self) -> Self {
         let mut rest = *self;
         rest.combine(earlier, |now, then| now.checked_sub(then).unwrap_or(now));
+        rest
+    }
+
+    /// Zero of everything that is known here.
+    #[must_use]
+    pub fn nothing(&self) -> Self {
+        Self {
+            cpu_nanoseconds: 0,
+            disk: self.disk.map(|_| Disk::default()),
+            network: self.network.map(|_| Network::default()),
+        }
+    }
+
+    /// What is in here and not in `part`; at least nothing.
+    #[must_use]
+    pub fn beyond(&self, part: &Self) -> Self {
+        let mut rest = *self;
+        rest.combine(part, u64::saturating_sub);
         rest
     }
 

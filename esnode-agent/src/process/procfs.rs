@@ -132,9 +132,39 @@ pub fn parse_io(text: &str) -> Result<Disk, &'static str> {
     })
 }
 
+/// Parses `/proc/PID/task/TID/schedstat`; gives the time on a CPU in nanoseconds.
+fn parse_schedstat(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Parses `/proc/TID/status`; gives the process of the thread, and how many threads that has.
+fn parse_status(text: &str) -> Option<(u32, u32)> {
+    let field = |name: &str| {
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        value.trim().parse().ok()
+    };
+    Some((field("Tgid")?, field("Threads")?))
+}
+
+/// The process of a thread, and how many threads that has; `None` if it does not exist any more.
+#[must_use]
+pub fn process_of_thread(root: &Path, tid: u32) -> Option<(u32, u32)> {
+    parse_status(&read_file(&root.join(format!("{tid}/status"))).ok()?)
+}
+
 /// Parses `/proc/PID/statm`; gives the resident pages.
 fn parse_statm(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// What one look at all processes found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Those that live.
+    pub processes: Vec<Process>,
+    /// Why others were left out.
+    pub malformed: Vec<ReadError>,
 }
 
 /// Reads processes below a root such as `/proc`.
@@ -142,6 +172,8 @@ fn parse_statm(text: &str) -> Option<u64> {
 pub struct Procfs {
     root: PathBuf,
     units: Units,
+    /// Whether the kernel counts disk bytes.
+    counts_disk: bool,
 }
 
 impl Procfs {
@@ -151,27 +183,58 @@ impl Procfs {
         Self {
             root: root.to_owned(),
             units,
+            counts_disk: root.join("self/io").exists(),
         }
     }
 
-    /// All live processes. Those that vanish while they are read are left out.
+    /// All live processes. Those that vanish while they are read are left out, and so are those
+    /// whose `stat` makes no sense.
     ///
     /// # Errors
     /// If the root can't be listed.
-    pub fn processes(&self) -> Result<Vec<Process>, ReadError> {
+    pub fn processes(&self) -> Result<Found, ReadError> {
         let failed = |source| ReadError::Io {
             path: self.root.clone(),
             source,
         };
-        let mut processes = Vec::new();
+        let mut found = Found::default();
         for entry in fs::read_dir(&self.root).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            processes.extend(self.process(pid)?);
+            match self.process(pid) {
+                Ok(process) => found.processes.extend(process),
+                Err(error) => found.malformed.push(error),
+            }
         }
-        Ok(processes)
+        Ok(found)
+    }
+
+    /// What the live threads of a process used, each by its own account; `None` if it can't be
+    /// read, or there is no such process any more.
+    #[must_use]
+    pub fn live_threads(&self, pid: u32) -> Option<Usage> {
+        let mut sum = Usage {
+            disk: Some(Disk::default()),
+            ..Usage::default()
+        };
+        let mut any = false;
+        for thread in fs::read_dir(self.root.join(format!("{pid}/task"))).ok()? {
+            let thread = thread.ok()?.path();
+            // It may be gone by now.
+            let (Ok(text), Ok(disk)) = (read_file(&thread.join("schedstat")), self.disk(&thread))
+            else {
+                continue;
+            };
+            any = true;
+            sum.add(&Usage {
+                cpu_nanoseconds: parse_schedstat(&text)?,
+                disk,
+                network: None,
+            });
+        }
+        any.then_some(sum)
     }
 
     /// One process; `None` if it does not exist (any more) or is dead.
@@ -191,10 +254,14 @@ impl Procfs {
             line: 1,
             expected: expected.to_owned(),
         })?;
-        if matches!(stat.state, b'Z' | b'X' | b'x') {
+        // A first thread that ended before others is a zombie among them.
+        if matches!(stat.state, b'Z' | b'X' | b'x') && stat.threads <= 1 {
             return Ok(None);
         }
         let kernel = stat.flags & PF_KTHREAD != 0;
+        let Ok(disk) = self.disk(&directory) else {
+            return Ok(None);
+        };
         Ok(Some(Process {
             key: Key {
                 pid,
@@ -208,7 +275,7 @@ impl Procfs {
             resident_bytes: Some(stat.resident_pages * self.units.page_bytes),
             usage: Usage {
                 cpu_nanoseconds: self.units.nanoseconds(stat.cpu_ticks),
-                disk: self.disk(pid),
+                disk,
                 network: None,
             },
         }))
@@ -221,14 +288,26 @@ impl Procfs {
         parse_statm(&text).map(|pages| pages * self.units.page_bytes)
     }
 
-    /// Disk bytes of a process; `None` without the right to read them (another user's process,
-    /// no `CAP_SYS_PTRACE`) or a kernel that does not count them.
-    #[must_use]
-    pub fn disk(&self, pid: u32) -> Option<Disk> {
-        let text = read_file(&self.root.join(pid.to_string()).join("io")).ok()?;
-        parse_io(&text).ok()
+    /// Disk bytes of a process or a thread by its directory; `None` without the right to read
+    /// them (another user's process, no `CAP_SYS_PTRACE`), or of a kernel that does not count them.
+    ///
+    /// # Errors
+    /// That it does not exist any more.
+    fn disk(&self, directory: &Path) -> Result<Option<Disk>, Vanished> {
+        if !self.counts_disk {
+            return Ok(None);
+        }
+        match fs::read_to_string(directory.join("io")) {
+            Ok(text) => Ok(parse_io(&text).ok()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            Err(error) if has_vanished(&error) => Err(Vanished),
+            Err(_) => Ok(None),
+        }
     }
 }
+
+/// Something that was there when its directory was read, and is not any more.
+struct Vanished;
 
 fn has_vanished(error: &io::Error) -> bool {
     // Hidden by the mount option hidepid, gone before it was opened, or gone since.
@@ -275,6 +354,37 @@ mod tests {
     fn resident_pages_stand_second() {
         assert_eq!(parse_statm("5000 321 100 1 0 200 0\n"), Some(321));
         assert_eq!(parse_statm("5000"), None);
+    }
+
+    #[test]
+    fn a_thread_belongs_to_a_process() {
+        let text = "Name:\tx\nTgid:\t40\nNgid:\t0\nPid:\t42\nThreads:\t3\n";
+        assert_eq!(parse_status(text), Some((40, 3)));
+        assert_eq!(parse_status("Tgid:\t40\n"), None);
+        assert_eq!(parse_schedstat("1500 20 3\n"), Some(1500));
+        assert_eq!(parse_schedstat(""), None);
+    }
+
+    #[test]
+    fn own_threads_add_up() {
+        let procfs = Procfs::new(Path::new("/proc"), Units::of_this_kernel());
+        let usage = procfs.live_threads(std::process::id()).expect("this lives");
+        assert!(usage.cpu_nanoseconds > 0);
+        assert_eq!(procfs.live_threads(0), None);
+    }
+
+    #[test]
+    fn one_malformed_process_does_not_hide_the_others() {
+        let root = std::env::temp_dir().join(format!("esnode-procfs-{}", std::process::id()));
+        for (pid, stat) in [("1", STAT), ("2", &b"2 (cut) S 1"[..])] {
+            fs::create_dir_all(root.join(pid)).expect("folder");
+            fs::write(root.join(pid).join("stat"), stat).expect("file");
+        }
+        let found = Procfs::new(&root, Units::of_this_kernel()).processes();
+        fs::remove_dir_all(&root).expect("removed");
+        let found = found.expect("listed");
+        assert_eq!((found.processes.len(), found.malformed.len()), (1, 1));
+        assert_eq!(found.processes[0].usage.disk, None);
     }
 
     #[test]

@@ -6,16 +6,17 @@ use super::{
 };
 use crate::{
     bpf::{
-        Bpf, BpfError, MapStatus, ProgramStatus,
+        Bpf, BpfError, DiskLatency, MapStatus, ProgramStatus,
         records::{self, Pass, TaskProcess, add_account, add_network},
     },
     error::ReadError,
-    ladder::{Rung, Signal},
+    ladder::{Rung, Signal, Standing},
 };
 use esnode_ebpf::{Account, GroupUse, Lost, Name, Network};
 use rustc_hash::FxHashMap;
 use std::{collections::HashMap, path::PathBuf};
 use thiserror::Error;
+use tracing::warn;
 
 /// Why a pass gave nothing.
 #[derive(Debug, Error)]
@@ -48,11 +49,28 @@ pub struct Source {
     pub rung: Option<Rung>,
 }
 
+impl Source {
+    /// Those that the page tells of.
+    #[must_use]
+    pub fn of_page(standings: &[Standing]) -> Vec<Self> {
+        let standings = standings.iter();
+        standings
+            .filter(|standing| standing.signal != Signal::DiskLatency)
+            .map(|standing| Self {
+                signal: standing.signal,
+                rung: standing.rung,
+            })
+            .collect()
+    }
+}
+
 /// Everything that one pass found.
 #[derive(Debug, Default)]
 pub struct Table {
     /// Live processes.
     pub processes: Vec<Process>,
+    /// How many were left out because their numbers make no sense; `None` where that can't be.
+    pub malformed: Option<usize>,
     /// Groups as the hooks know them, without their live members; `None` without hooks.
     pub groups: Option<Vec<Group>>,
     /// What nobody got; empty without hooks.
@@ -61,6 +79,10 @@ pub struct Table {
     pub programs: Vec<ProgramStatus>,
     /// How full the BPF maps are.
     pub maps: Vec<MapStatus>,
+    /// Returns of functions that no probe saw, where there are probes.
+    pub missed_returns: Option<u64>,
+    /// How long block devices take, where that is measured.
+    pub latency: Option<DiskLatency>,
 }
 
 /// Reads the process table.
@@ -73,6 +95,7 @@ pub struct TableReader {
     buffer: Vec<u8>,
     /// CPU time and running count at the last exact reading of resident memory, and the reading.
     exact: FxHashMap<Key, ((u64, Option<u64>), u64)>,
+    told_malformed: bool,
 }
 
 impl TableReader {
@@ -87,32 +110,28 @@ impl TableReader {
             units,
             buffer: Vec::new(),
             exact: FxHashMap::default(),
+            told_malformed: false,
         }
     }
 
-    /// The rung in use for each signal.
+    /// What the live threads of a process used, each by its own account.
     #[must_use]
-    pub fn sources(&self) -> Vec<Source> {
-        let measured = [
-            Signal::ProcessTable,
-            Signal::EndedProcesses,
-            Signal::Network,
-            Signal::SpliceReceive,
-            Signal::SpliceReceiveUnix,
-        ];
-        let source = |signal| Source {
-            signal,
-            rung: self.bpf_rung(signal).or(match signal {
-                Signal::ProcessTable => Some(Rung::Procfs),
-                _ => None,
-            }),
-        };
-        measured.map(source).into()
+    pub fn live_threads(&self, pid: u32) -> Option<Usage> {
+        self.procfs.live_threads(pid)
     }
 
-    /// The rung that BPF has for a signal.
-    fn bpf_rung(&self, signal: Signal) -> Option<Rung> {
-        self.bpf.as_ref()?.rung(signal)
+    /// Processes from `/proc`, without those that make no sense.
+    fn read_procfs(&mut self) -> Result<Table, ReadError> {
+        let found = self.procfs.processes()?;
+        if let (Some(error), false) = (found.malformed.first(), self.told_malformed) {
+            self.told_malformed = true;
+            warn!("processes whose numbers make no sense are left out: {error}");
+        }
+        Ok(Table {
+            processes: found.processes,
+            malformed: Some(found.malformed.len()),
+            ..Table::default()
+        })
     }
 
     /// Reads everything once.
@@ -121,10 +140,7 @@ impl TableReader {
     /// If the source as a whole can't be read; single processes that can't are left out.
     pub fn read(&mut self) -> Result<Table, TableError> {
         let Some(bpf) = &mut self.bpf else {
-            return Ok(Table {
-                processes: self.procfs.processes()?,
-                ..Table::default()
-            });
+            return Ok(self.read_procfs()?);
         };
         // Groups first: what ends between the two reads is then missing from this pass, and in
         // the next. The other way round it would be counted twice. If something did end, another
@@ -153,9 +169,9 @@ impl TableReader {
         };
         let mut table = Table {
             programs: bpf.programs(&self.procfs_root),
-            maps: bpf
-                .maps(&pass, settled.as_ref().map(|settled| settled.len() as u64))?
-                .into(),
+            maps: bpf.maps(&pass, settled.as_ref().map(|settled| settled.len() as u64))?,
+            missed_returns: bpf.missed_returns()?,
+            latency: bpf.read_latency(&pass)?,
             ..Table::default()
         };
         if let Some(settled) = settled {
@@ -167,7 +183,7 @@ impl TableReader {
         let memory = bpf.knows_memory();
         table.processes.reserve(pass.processes.len());
         for task in pass.processes.iter().filter(|task| !task.dead) {
-            table.processes.push(self.process(task, known, memory)?);
+            table.processes.push(self.process(task, known, memory));
         }
         Ok(table)
     }
@@ -194,12 +210,7 @@ impl TableReader {
         self.exact = exact;
     }
 
-    fn process(
-        &self,
-        task: &TaskProcess,
-        known: Known,
-        memory: bool,
-    ) -> Result<Process, ReadError> {
+    fn process(&self, task: &TaskProcess, known: Known, memory: bool) -> Process {
         let mut usage = known.usage(
             &task.account,
             &task
@@ -208,12 +219,12 @@ impl TableReader {
                 .map_or_else(Network::default, |traffic| traffic.network),
         );
         if task.torn
-            && let Some(second) = self.procfs.process(task.tgid)?
+            && let Ok(Some(second)) = self.procfs.process(task.tgid)
         {
             usage.cpu_nanoseconds = second.usage.cpu_nanoseconds;
             usage.disk = second.usage.disk.or(usage.disk);
         }
-        Ok(Process {
+        Process {
             key: Key {
                 pid: task.tgid,
                 start_nanoseconds: task.start_boottime_nanoseconds,
@@ -225,7 +236,7 @@ impl TableReader {
             threads: task.threads,
             resident_bytes: memory.then_some(task.resident_pages * self.units.page_bytes),
             usage,
-        })
+        }
     }
 }
 
