@@ -6,13 +6,13 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Result, ensure};
 use esnode_tests::agent::{self, Agent};
-use esnode_tests::page::Page;
 use esnode_tests::skip;
 use esnode_tests::tally::Io;
 use esnode_tests::workload::{self, Name, Workload};
 use nix::unistd::geteuid;
 
 use crate::check::{check_gone, ensure_eq, group, process};
+use crate::without_bpf::check_rungs;
 use crate::{Case, disk};
 
 /// A user who owns nothing.
@@ -28,32 +28,15 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// No family that only BPF can fill is there, not even with zeros.
-fn check_no_network(page: &Page) -> Result<()> {
-    for (signal, source) in [("network", "none"), ("process_table", "procfs")] {
-        let seen = page.label_values("esnode_attribution_source", &[("signal", signal)], "source");
-        ensure!(
-            seen.len() == 1 && seen.contains(source),
-            "the source of {signal} is {seen:?}, not {source}"
-        );
-    }
-    let made_up = page.families.iter().find(|family| {
-        [
-            "esnode_process_network",
-            "esnode_group_network",
-            "esnode_bpf_",
-        ]
-        .iter()
-        .any(|prefix| family.name.starts_with(prefix))
-    });
-    ensure!(made_up.is_none(), "on the page without BPF: {made_up:?}");
-    Ok(())
-}
-
 fn no_bpf() -> Result<()> {
     let agent = Agent::start(&["--no-bpf"])?;
     let page = agent.page()?;
-    check_no_network(&page)?;
+    let ended = if geteuid().is_root() {
+        "taskstats"
+    } else {
+        "none"
+    };
+    check_rungs(&page, ["procfs", ended, "sock_diag"])?;
     let own = agent.pid().to_string();
     ensure!(
         page.value("process_threads", &[]).is_some(),
@@ -115,6 +98,8 @@ fn reaped_child() -> Result<()> {
     }
     let agent = Agent::start(&[
         "--no-bpf",
+        "--without",
+        "taskstats",
         "--select",
         &workload::select_all(),
         "--group-limit",
@@ -125,16 +110,22 @@ fn reaped_child() -> Result<()> {
     })
 }
 
-/// Whoever may run the binary gets what `/proc` shows to everyone.
-fn unprivileged() -> Result<()> {
-    if !geteuid().is_root() {
-        skip!("needs root to become another user");
-    }
+/// Fails as ignored where other users can't run the agent.
+pub(crate) fn need_open_binary() -> Result<()> {
     for folder in agent::binary()?.ancestors().skip(1) {
         if fs::metadata(folder)?.permissions().mode() & 0o001 == 0 {
             skip!("{} isn't open to other users", folder.display());
         }
     }
+    Ok(())
+}
+
+/// Whoever may run the binary gets what `/proc` shows to everyone.
+fn unprivileged() -> Result<()> {
+    if !geteuid().is_root() {
+        skip!("needs root to become another user");
+    }
+    need_open_binary()?;
     let mut command = agent::command()?;
     command
         .uid(NOBODY)
@@ -142,7 +133,7 @@ fn unprivileged() -> Result<()> {
         .args(["--listen-address", "127.0.0.1:0"]);
     let agent = Agent::launch(command, 1)?;
     let page = agent.page()?;
-    check_no_network(&page)?;
+    check_rungs(&page, ["procfs", "none", "sock_diag"])?;
     ensure!(
         page.value("esnode_memory_total_bytes", &[]).is_some(),
         "no memory on the page"

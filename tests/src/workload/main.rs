@@ -4,11 +4,16 @@
 //! to stdout in the lines of `esnode_tests::tally`, and `done` at the end; with `--hold` it then
 //! waits until stdin is closed.
 
+mod blocked;
+mod connections;
 mod crowd;
+mod device;
 mod disk;
 mod meter;
 mod special;
+mod surroundings;
 mod sys;
+mod taking;
 mod threads;
 mod transfer;
 mod transport;
@@ -89,10 +94,32 @@ fn run(words: &[&str], hold: bool) -> Result<()> {
         ["mixed", seed, count, ref names @ ..] => {
             crowd::mixed(seed.parse()?, count.parse()?, names)?;
         }
+        ["connections", count, bytes] => {
+            connections::one_by_one(count.parse()?, bytes.parse()?)?;
+        }
+        ["unseen-connections", count, bytes] => {
+            connections::unseen(count.parse()?, bytes.parse()?)?;
+        }
+        ["half-closed", bytes] => connections::half_closed(bytes.parse()?)?,
+        ["slow-peer"] => connections::slow_peer()?,
+        ["inherited", bytes, more] => connections::inherited(bytes.parse()?, more.parse()?)?,
+        ["in-namespace", ref words @ ..] => {
+            sys::enter_new_network()?;
+            return run(words, hold);
+        }
         ["burst", seed] => crowd::burst(seed.parse()?)?,
         ["child-writes", file, bytes] => crowd::child_writes(file.as_ref(), bytes.parse()?)?,
         ["same-pid", first, second] => crowd::same_pid(first.parse()?, second.parse()?)?,
         ["cpu", milliseconds] => crowd::burn(milliseconds.parse()?)?,
+        ["take", case, transport] => taking::command(case, transport)?,
+        ["blocked", transport, count, bytes] => {
+            blocked::command(transport, count.parse()?, bytes.parse()?)?;
+        }
+        ["direct-io", file, count] => device::direct(file.as_ref(), count.parse()?)?,
+        ["cached-io", file] => device::cached(file.as_ref())?,
+        ["synced-io", file, count] => device::synced(file.as_ref(), count.parse()?)?,
+        ["refuse-bpf", ref next @ ..] => surroundings::refuse_bpf(next)?,
+        ["without-tracefs", ref next @ ..] => surroundings::without_tracefs(next)?,
         _ => bail!("no such command: {words:?}"),
     }
     if hold {

@@ -2,6 +2,9 @@
 
 #![expect(unsafe_code, reason = "raw system calls, a function each")]
 
+pub(crate) mod surroundings;
+pub(crate) mod taking;
+
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -10,7 +13,8 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use anyhow::{Context as _, Result, ensure};
-use esnode_tests::tally::own_threads;
+use esnode_tests::skip;
+use esnode_tests::tally::settles_at_threads;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -18,7 +22,7 @@ use nix::unistd::{ForkResult, Pid};
 
 /// Forks a child that does this and ends, without running what belongs to its parent.
 pub(crate) fn fork(child: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    ensure!(own_threads()? == 1, "fork in a process with threads");
+    ensure!(settles_at_threads(1)?, "fork in a process with threads");
     // SAFETY: this process has one thread, so its copy may do anything.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
@@ -28,7 +32,7 @@ pub(crate) fn fork(child: impl FnOnce() -> Result<()>) -> Result<Pid> {
 
 /// As [`fork`], with the process id that the child is to have.
 pub(crate) fn fork_as(pid: Pid, child: impl FnOnce() -> Result<()>) -> Result<Pid> {
-    ensure!(own_threads()? == 1, "fork in a process with threads");
+    ensure!(settles_at_threads(1)?, "fork in a process with threads");
     let wanted = [pid.as_raw()];
     let arguments = libc::clone_args {
         flags: 0,
@@ -216,4 +220,31 @@ pub(crate) fn aligned(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     buffer
         .get_mut(skipped..skipped + length)
         .unwrap_or_default()
+}
+
+/// Takes this process, which has one thread, into a network namespace of its own, with a loopback
+/// interface that works.
+pub(crate) fn enter_new_network() -> Result<()> {
+    // SAFETY: takes and gives numbers only.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    if result != 0 {
+        skip!("no network namespace: {}", io::Error::last_os_error());
+    }
+    let socket = stream_socket(0)?;
+    // SAFETY: all zeros are a value of this struct of numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP)?;
+    // SAFETY: the kernel reads the request, which lives through the call.
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as libc::Ioctl,
+            &raw const request,
+        )
+    };
+    ensure!(result == 0, "loopback: {}", io::Error::last_os_error());
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::{fs, io, process, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use esnode_tests::tally::{Tally, own_threads};
+use esnode_tests::tally::{Tally, settles_at_threads};
 use nix::sys::prctl::set_name;
 
 use crate::meter::{Meter, say, tell_io};
@@ -45,7 +45,7 @@ pub(crate) fn many(count: usize, ending: usize, bytes: usize) -> Result<()> {
         worker.join().map_err(|_| anyhow!("a thread panicked"))?;
     }
     ensure!(
-        own_threads()? == count - ending + 1,
+        settles_at_threads(count - ending + 1)?,
         "a thread hasn't ended"
     );
     meter.tell()?;

@@ -77,6 +77,8 @@ pub(crate) fn command(
     run(&mut method, &pair, transmit, receive, &mut meter)?;
     // A ring's threads end some time after the ring; they should stay while the page is read.
     mem::forget(method);
+    // And so should the sockets: not every source knows those that are closed.
+    mem::forget(pair);
     meter.tell()
 }
 
