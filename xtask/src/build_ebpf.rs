@@ -39,20 +39,21 @@ pub(crate) fn main(_: &Args) -> Result<ExitCode> {
 
 /// Builds the programs and returns the path of the object.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
-    try_build(workspace).context(
+    build_for(workspace, ARCH).context(
         "the BPF programs were not built; \
          `--no-ebpf` does without them: `cargo xtask build --no-ebpf`, and so for `run` and `test`",
     )
 }
 
-fn try_build(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds the programs for kernels of this architecture.
+pub(crate) fn build_for(workspace: &Workspace, arch: &str) -> Result<PathBuf> {
     ensure_rust_src(workspace)?;
     ensure_bpf_linker(workspace)?;
     let mut cargo = workspace.cargo("build");
-    target_options(&mut cargo, workspace);
+    target_options(&mut cargo, workspace, arch);
     step::run("Building the BPF programs", &mut cargo)?;
 
-    let folder = workspace.target.join("bpf");
+    let folder = folder(workspace, arch);
     let object = folder.join("esnode.bpf.o");
     replace(&folder.join(TARGET).join("bpf/esnode"), &object)?;
     Ok(object)
@@ -61,24 +62,34 @@ fn try_build(workspace: &Workspace) -> Result<PathBuf> {
 /// Makes a cargo command work on the programs and their target, which is in no toolchain:
 /// `core` is compiled from rust-src, which a pinned stable compiler allows under
 /// `RUSTC_BOOTSTRAP`.
-pub(crate) fn target_options(cargo: &mut Command, workspace: &Workspace) {
+pub(crate) fn target_options(cargo: &mut Command, workspace: &Workspace, arch: &str) {
     cargo
         .args(["--package=esnode-ebpf", "--lib", "--bin=esnode"])
         .args(["--features=programs", "--profile=bpf", "--locked"])
         .args(["--target", TARGET, "-Zbuild-std=core"])
         .arg("--target-dir")
-        .arg(workspace.target.join("bpf"))
+        .arg(folder(workspace, arch))
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(workspace));
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(workspace, arch));
 }
 
-/// Debug information is what bpf-linker turns into BTF. The host's architecture chooses the
-/// layout of `pt_regs` in aya-ebpf.
-fn rustflags(workspace: &Workspace) -> OsString {
-    let arch = if ARCH.starts_with("riscv64") {
+/// The folder of what is built for an architecture, the host's or another.
+fn folder(workspace: &Workspace, arch: &str) -> PathBuf {
+    let name = if arch == ARCH {
+        "bpf".to_owned()
+    } else {
+        format!("bpf-{arch}")
+    };
+    workspace.target.join(name)
+}
+
+/// Debug information is what bpf-linker turns into BTF. The architecture chooses the layout of
+/// `pt_regs` in aya-ebpf.
+fn rustflags(workspace: &Workspace, arch: &str) -> OsString {
+    let arch = if arch.starts_with("riscv64") {
         "riscv64"
     } else {
-        ARCH
+        arch
     };
     let mut flags = OsString::from(format!("--cfg=bpf_target_arch=\"{arch}\""));
     flags.push("\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f-Clinker=");

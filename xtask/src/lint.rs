@@ -1,6 +1,9 @@
 //! `cargo xtask lint`: everything about the code that needs no run.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::{
+    env::consts::ARCH,
+    process::{Command, ExitCode, Stdio},
+};
 
 use anyhow::{Result, bail};
 
@@ -40,7 +43,7 @@ fn checks(workspace: &Workspace) -> Vec<(&'static str, Command)> {
     clippy.args(["--workspace", "--all-targets", "--", "-Dwarnings"]);
 
     let mut bpf = workspace.cargo("clippy");
-    build_ebpf::target_options(&mut bpf, workspace);
+    build_ebpf::target_options(&mut bpf, workspace, ARCH);
     bpf.args(["--", "-Dwarnings"]);
 
     let mut doc = workspace.cargo_locked("doc");

@@ -1,6 +1,6 @@
 //! `cargo xtask`: one command for each job that takes more than one step.
 //!
-//! Everything that is downloaded comes through rustup and cargo, and everything that is built
+//! Everything that is downloaded comes through rustup, cargo and apt, and everything that is built
 //! stays under `target/`.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod run;
 mod step;
 mod tally;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ enum Xtask {
     BuildEbpf(build_ebpf::Args),
     Run(run::Args),
     Test(test::Args),
+    Vm(vm::Args),
     Lint(lint::Args),
     Bench(bench::Args),
 }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Xtask::BuildEbpf(args) => build_ebpf::main(&args),
         Xtask::Run(args) => run::main(&args),
         Xtask::Test(args) => test::main(&args),
+        Xtask::Vm(args) => vm::main(&args),
         Xtask::Lint(args) => lint::main(&args),
         Xtask::Bench(args) => bench::main(&args),
     };
