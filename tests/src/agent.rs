@@ -22,6 +22,10 @@ const READY: &str = "Metrics listener active on ";
 /// How long a start or an end may take before the test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The variable that names rungs which the agent does without; a run of the suite may set it for
+/// all agents.
+pub const WITHOUT: &str = "ESNODE_WITHOUT";
+
 /// The `Accept` header of a client that wants `OpenMetrics`.
 pub const ACCEPT_OPENMETRICS: &str = "Accept: application/openmetrics-text; version=1.0.0";
 
@@ -38,11 +42,12 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The command that runs the agent, with an environment that holds none of its variables.
+/// The command that runs the agent, with an environment that holds none of its variables but
+/// [`WITHOUT`].
 pub fn command() -> Result<Command> {
     let mut command = Command::new(binary()?);
     for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("ESNODE_") {
+        if name.to_string_lossy().starts_with("ESNODE_") && name != WITHOUT {
             command.env_remove(name);
         }
     }
@@ -217,7 +222,7 @@ pub fn need_bpf() -> Result<()> {
         "source",
     );
     let able = match source.first() {
-        Some(&"sock_length") => Ok(()),
+        Some(&("sock_length" | "fexit" | "kprobe")) => Ok(()),
         other => Err(format!(
             "the agent's source of network bytes is {}",
             other.unwrap_or(&"not known")

@@ -15,4 +15,5 @@ pub mod log;
 pub mod page;
 pub mod skip;
 pub mod tally;
+pub mod vm;
 pub mod workload;

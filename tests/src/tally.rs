@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::{AddAssign, Sub};
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -280,7 +281,16 @@ impl Report {
     }
 }
 
-/// How many threads the calling process has.
-pub fn own_threads() -> io::Result<usize> {
-    Ok(fs::read_dir("/proc/self/task")?.count())
+/// Whether the calling process has so many threads, once those that were joined have left the
+/// table, which takes a moment.
+pub fn settles_at_threads(count: usize) -> io::Result<bool> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let start = Instant::now();
+    while fs::read_dir("/proc/self/task")?.count() != count {
+        if start.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }

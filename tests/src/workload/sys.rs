@@ -234,7 +234,7 @@ pub(crate) fn enter_new_network() -> Result<()> {
     // SAFETY: all zeros are a value of this struct of numbers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP)?;
     // SAFETY: the kernel reads the request, which lives through the call.
