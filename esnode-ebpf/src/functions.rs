@@ -110,7 +110,13 @@ macro_rules! function {
                 Kind::Receive | Kind::ReceiveDatagram => context.arg::<u64>(3),
                 _ => None,
             };
-            enter(&context, $number, context.arg(0), flags.unwrap_or_default());
+            enter(
+                &context,
+                $number,
+                context.arg(0),
+                flags.unwrap_or_default(),
+                0,
+            );
             0
         }
 
@@ -246,8 +252,7 @@ const GETSOCKOPT: u64 = 16;
 #[fexit]
 pub(crate) fn tcp_getsockopt(context: FExitContext) -> i32 {
     if is_zerocopy(context.arg(1), context.arg(2)) && context.arg::<i32>(5) == 0 {
-        let result = zerocopy_result(context.arg(3), context.arg(4));
-        count_zerocopy::<Typed>(&context, context.arg(0), result);
+        count_zerocopy::<Typed>(&context, context.arg(0), context.arg(3), context.arg(4));
     }
     0
 }
@@ -258,8 +263,7 @@ pub(crate) fn enter_tcp_getsockopt(context: ProbeContext) -> u32 {
         && is_zerocopy(level, option)
         && let (Some(value), Some(length)) = (context.arg(3), context.arg(4))
     {
-        let result = zerocopy_result(value, length);
-        enter(&context, GETSOCKOPT, context.arg(0), result);
+        enter(&context, GETSOCKOPT, context.arg(0), value, length);
     }
     0
 }
@@ -270,7 +274,7 @@ pub(crate) fn leave_tcp_getsockopt(context: RetProbeContext) -> u32 {
         && context.ret::<i32>() == 0
     {
         let sock = ptr::with_exposed_provenance(call.socket as usize);
-        count_zerocopy::<Probe>(&context, sock, call.argument);
+        count_zerocopy::<Probe>(&context, sock, call.argument, call.length);
     }
     0
 }
@@ -280,30 +284,22 @@ fn is_zerocopy(level: i32, option: i32) -> bool {
     level == SOL_TCP && option == TCP_ZEROCOPY_RECEIVE
 }
 
-/// Marks a `struct tcp_zerocopy_receive` that has the field `copybuf_len`, Linux 5.11.
-const HAS_COPY: u64 = 1 << 63;
-
-/// The address of a `struct tcp_zerocopy_receive`, marked if it is long enough for
-/// `copybuf_len`; `length` is the address of its length.
+/// Counts the bytes that were mapped (`length`) and those that were copied beside them
+/// (`copybuf_len`, Linux 5.11), by the addresses of a `struct tcp_zerocopy_receive` and of how much
+/// of it the kernel wrote.
 #[inline(always)]
-fn zerocopy_result(value: u64, length: u64) -> u64 {
-    const LONG: i32 = 36;
-    if read_user(length) >= LONG {
-        value | HAS_COPY
-    } else {
-        value
-    }
-}
-
-/// Counts the bytes that were mapped (`length`) and those that were copied beside them.
-#[inline(always)]
-fn count_zerocopy<M: Memory>(context: &impl EbpfContext, sock: *const u8, result: u64) {
+fn count_zerocopy<M: Memory>(
+    context: &impl EbpfContext,
+    sock: *const u8,
+    result: u64,
+    length: u64,
+) {
     const LENGTH: u64 = 8;
     const COPYBUF_LENGTH: u64 = 32;
-    let address = result & !HAS_COPY;
-    let mut taken = read_user(address + LENGTH);
-    if result & HAS_COPY != 0 {
-        taken += read_user(address + COPYBUF_LENGTH);
+    const WITH_COPYBUF_LENGTH: i32 = 36;
+    let mut taken = read_user(result + LENGTH);
+    if read_user(length) >= WITH_COPYBUF_LENGTH {
+        taken += read_user(result + COPYBUF_LENGTH);
     }
     if taken > 0 {
         network::received::<M>(context, sock, taken);
@@ -320,10 +316,11 @@ fn read_user(address: u64) -> i32 {
 
 /// Keeps what the return will need. A call that is already there had a return that no probe saw.
 #[inline(always)]
-fn enter(context: &impl EbpfContext, number: u64, socket: Option<u64>, argument: u64) {
+fn enter(context: &impl EbpfContext, number: u64, socket: Option<u64>, argument: u64, length: u64) {
     let call = Call {
         socket: socket.unwrap_or_default(),
         argument,
+        length,
     };
     tables::open_call(context, key(number), &call);
 }

@@ -159,6 +159,8 @@ pub struct Call {
     pub socket: u64,
     /// Flags, or an address in user space.
     pub argument: u64,
+    /// Another address in user space.
+    pub length: u64,
 }
 
 /// Names of the global variables that the agent sets before loading.
@@ -270,7 +272,7 @@ const _: () = {
     assert!(size_of::<ThreadUse>() == 312);
     assert!(size_of::<ProcessUse>() == 144);
     assert!(size_of::<GroupUse>() == 176);
-    assert!(size_of::<Call>() == 16);
+    assert!(size_of::<Call>() == 24);
 };
 
 #[cfg(feature = "user")]

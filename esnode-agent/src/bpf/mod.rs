@@ -226,20 +226,17 @@ impl Bpf {
                 .iter()
                 .any(|standing| standing.rung == Some(rung))
         };
+        let settles = used(Rung::SchedProcessExit);
+        let (threads, processes) = (pass.tracked_threads, pass.tracked_processes);
         let counters = [
-            (
-                maps::THREADS,
-                Some(pass.tracked_threads),
-                Lost::ThreadsRefused,
-                true,
-            ),
+            (maps::THREADS, Some(threads), Lost::ThreadsRefused, settles),
             (
                 maps::PROCESSES,
-                Some(pass.tracked_processes),
+                Some(processes),
                 Lost::ProcessesRefused,
-                true,
+                settles,
             ),
-            (maps::GROUPS, groups, Lost::GroupsRefused, true),
+            (maps::GROUPS, groups, Lost::GroupsRefused, settles),
             (maps::CALLS, None, Lost::CallsRefused, used(Rung::Kprobe)),
             (
                 maps::SOCKETS,

@@ -10,7 +10,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 #[derive(Clone, Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "four facts that are independent of each other"
+    reason = "facts that are independent of each other"
 )]
 pub struct TaskProcess {
     /// Process id.
@@ -42,6 +42,8 @@ pub struct TaskProcess {
     pub torn: bool,
     seen: u32,
     led: bool,
+    /// What its ended threads have left was read.
+    left: bool,
 }
 
 /// Traffic of one process. Few processes have any, so it is kept apart.
@@ -112,9 +114,14 @@ impl Reader<'_> {
             record::LEADER => pass.tracked_threads += self.leader(process)?,
             record::THREAD_NETWORK => self.thread_network(process)?,
             record::PROCESS_NETWORK => {
-                pass.tracked_processes += 1;
                 self.u64()?;
-                add_network(&mut traffic_of(process).network, &self.network()?);
+                let left = self.network()?;
+                // The first is older than every thread's; see the program.
+                if !process.left {
+                    process.left = true;
+                    pass.tracked_processes += 1;
+                    add_network(&mut traffic_of(process).network, &left);
+                }
             }
             _ => return None,
         }
