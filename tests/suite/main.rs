@@ -1,7 +1,8 @@
 //! Drives the real agent as a user would, and asserts the values that it caused itself.
 //!
 //! A test that can't run here says why: it's printed as ignored, and goes into the file that
-//! `ESNODE_TEST_SKIPS` names as a line of its name, a tab and the reason.
+//! `ESNODE_TEST_SKIPS` names as a line of its name, a tab and the reason. `ESNODE_TEST_WORKLOAD`
+//! and `ESNODE_TEST_FOLDER` say where the workload is, and where files may be made.
 
 #![forbid(unsafe_code)]
 
@@ -10,18 +11,23 @@ mod cli;
 mod conservation;
 mod disk;
 mod fallback;
+mod faults;
+mod ladder;
+mod latency;
 mod lifecycle;
 mod network;
 mod page;
 mod readers;
+mod rungs;
 mod server;
 mod short_lived;
 mod threads;
+mod without_bpf;
 
 use std::env;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
@@ -29,7 +35,7 @@ use anyhow::Result;
 use esnode_tests::agent::Agent;
 use esnode_tests::log;
 use esnode_tests::skip::Skip;
-use esnode_tests::workload;
+use esnode_tests::{vm, workload};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// Held for reading by most tests, and for writing by those that can't bear others beside them.
@@ -93,11 +99,22 @@ fn note_skip(name: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
+/// A path from the environment, or the one that cargo had when it built the suite.
+fn path(name: &str, built: &str) -> PathBuf {
+    env::var_os(name).map_or_else(|| built.into(), PathBuf::from)
+}
+
 fn main() -> Result<ExitCode> {
+    if vm::is_init() {
+        vm::main()?;
+    }
     let arguments = Arguments::from_args();
     workload::set_up(
-        Path::new(env!("CARGO_BIN_EXE_esnode-workload")),
-        Path::new(env!("CARGO_TARGET_TMPDIR")),
+        &path(
+            "ESNODE_TEST_WORKLOAD",
+            env!("CARGO_BIN_EXE_esnode-workload"),
+        ),
+        &path("ESNODE_TEST_FOLDER", env!("CARGO_TARGET_TMPDIR")),
     )?;
     let subjects = [
         network::cases(),
@@ -108,6 +125,11 @@ fn main() -> Result<ExitCode> {
         readers::cases(),
         cli::cases(),
         fallback::cases(),
+        without_bpf::cases(),
+        ladder::cases(),
+        rungs::cases(),
+        faults::cases(),
+        latency::cases(),
         lifecycle::cases(),
         short_lived::cases(),
         conservation::cases(),

@@ -154,7 +154,12 @@ fn run(command: &[&str], calls: Calls) -> Result<Tally> {
 fn splice_out(transport: &str) -> Result<()> {
     let agent = Agent::shared_with_bpf()?;
     let before = agent.page()?;
-    let labels = [("signal", "splice_receive")];
+    let spliced = if transport == "stream" {
+        "splice_receive_unix"
+    } else {
+        "splice_receive"
+    };
+    let labels = [("signal", spliced)];
     if before
         .label_values("esnode_attribution_source", &labels, "source")
         .contains("none")
