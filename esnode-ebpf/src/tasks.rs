@@ -72,17 +72,17 @@ extern "C" fn tasks(context: *const TaskContext) -> i32 {
     // What threads that ended have left is written before the traffic of any thread that may end
     // while the others are visited, or it would count twice. Where thread ids have wrapped around,
     // the leader is not the first.
-    if leader || Typed::field::<u32>(task, offset!(task_pid)) < tgid {
-        if let Some(process) = PROCESSES.get_ptr(signal.expose_provenance() as u64) {
-            let header = NetworkHeader {
-                kind: record::PROCESS_NETWORK,
-                tgid,
-                marks: 0,
-            };
-            write(seq, &header);
-            // `network` stands first in `ProcessUse`.
-            write_value(seq, process.cast(), size_of::<Network>());
-        }
+    if (leader || Typed::field::<u32>(task, offset!(task_pid)) < tgid)
+        && let Some(process) = PROCESSES.get_ptr(signal.expose_provenance() as u64)
+    {
+        let header = NetworkHeader {
+            kind: record::PROCESS_NETWORK,
+            tgid,
+            marks: 0,
+        };
+        write(seq, &header);
+        // `network` stands first in `ProcessUse`.
+        write_value(seq, process.cast(), size_of::<Network>());
     }
     if leader {
         write_leader(seq, task, signal, thread);
