@@ -179,6 +179,9 @@ pub mod maps {
     pub const GROUPS: &str = "GROUPS";
     /// `u64` bytes by [`Lost`](super::Lost).
     pub const LOST: &str = "LOST";
+    /// `u64` (address of a `signal_struct`) to nothing: processes that have ended and are not
+    /// freed, where the kernel does not say which thread is the last.
+    pub const ENDED: &str = "ENDED";
     /// `u64` (address of a `task_struct`, plus the number of a function) to
     /// [`Call`](super::Call).
     pub const CALLS: &str = "CALLS";

@@ -5,7 +5,7 @@ use crate::{
         Memory, Probe, Typed, group, is_kernel_thread, is_leader, name_from, offset, pointer,
         task_account,
     },
-    tables::{self, PROCESSES, THREADS, add, lose},
+    tables::{self, ENDED, PROCESSES, THREADS, add, lose},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use core::{mem, ptr};
@@ -28,7 +28,11 @@ pub(crate) fn task_newtask(context: BtfTracePointContext) -> i32 {
     // not pass for this task's.
     let _ = THREADS.remove(task.expose_provenance() as u64);
     if flags & CLONE_THREAD == 0 {
-        let _ = PROCESSES.remove(pointer::<Probe>(task, offset!(task_signal)) as u64);
+        let signal = pointer::<Probe>(task, offset!(task_signal)) as u64;
+        let _ = PROCESSES.remove(signal);
+        if offset!(exit_tells_process_dead) != 1 {
+            let _ = ENDED.remove(signal);
+        }
         started(&context, &group(task));
     }
     0
@@ -98,10 +102,22 @@ pub(crate) fn sched_process_exit(context: BtfTracePointContext) -> i32 {
             None => lose_account(&account),
         }
     }
-    if offset!(exit_tells_process_dead) == 1 && context.arg::<u64>(1) & 0xff != 0 {
+    if is_last(&context, signal) {
         exited(&name);
     }
     0
+}
+
+/// Whether a thread that exits is the last of its process. Before Linux 6.16 the tracepoint does
+/// not say; then of the last threads, which may exit at the same time, the first to come here is
+/// taken for it.
+#[inline(always)]
+fn is_last(context: &BtfTracePointContext, signal: *const u8) -> bool {
+    if offset!(exit_tells_process_dead) == 1 {
+        return context.arg::<u64>(1) & 0xff != 0;
+    }
+    Probe::field::<u32>(signal, offset!(signal_live)) == 0
+        && tables::ends_first(signal.expose_provenance() as u64)
 }
 
 /// `sched_process_free(struct task_struct *p)`: a task that was waited for is about to be
@@ -136,8 +152,12 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
         }
     }
     if leader {
-        let _ = PROCESSES.remove(pointer::<Probe>(task, offset!(task_signal)) as u64);
-        if offset!(exit_tells_process_dead) != 1 || !exit_seen {
+        let signal = pointer::<Probe>(task, offset!(task_signal)) as u64;
+        let _ = PROCESSES.remove(signal);
+        if offset!(exit_tells_process_dead) != 1 {
+            let _ = ENDED.remove(signal);
+        }
+        if !exit_seen {
             exited(&name);
         }
     }

@@ -29,6 +29,10 @@ static GROUPS: HashMap<Name, GroupUse> = HashMap::with_max_entries(1, BPF_F_NO_P
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(Lost::COUNT, 0);
 
+/// Processes whose end was counted and that are not freed.
+#[map]
+pub(crate) static ENDED: HashMap<u64, u8> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
 /// Calls that have not returned. An entry is left over only where a return was missed, and then
 /// until the thread's next call.
 #[map]
@@ -227,6 +231,12 @@ pub(crate) fn close_call(key: u64) -> Option<Call> {
     let call = unsafe { *entry };
     let _ = CALLS.remove(key);
     Some(call)
+}
+
+/// Notes that a process has ended. True for the first of its threads that says so.
+#[inline(always)]
+pub(crate) fn ends_first(signal: u64) -> bool {
+    ENDED.insert(signal, 0, u64::from(BPF_NOEXIST)).is_ok()
 }
 
 /// Begins to follow a TCP socket, or goes on from another place.

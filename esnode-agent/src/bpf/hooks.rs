@@ -167,9 +167,9 @@ pub(super) fn of(signal: Signal, rung: Rung) -> Vec<Hook> {
 pub(super) fn maps_of(rung: Rung) -> &'static [&'static str] {
     match rung {
         Rung::SchedProcessExit | Rung::SockLength | Rung::Fexit => {
-            &[maps::THREADS, maps::PROCESSES, maps::GROUPS]
+            &[maps::THREADS, maps::PROCESSES, maps::GROUPS, maps::ENDED]
         }
-        Rung::Kprobe => &[maps::THREADS, maps::PROCESSES, maps::GROUPS, maps::CALLS],
+        Rung::Kprobe => &[maps::CALLS],
         Rung::TcpSock => &[maps::SOCKETS],
         Rung::BlockRq => &[maps::REQUESTS, maps::PROCESS_LATENCY, maps::GROUP_LATENCY],
         Rung::IterTask | Rung::Procfs | Rung::Taskstats | Rung::SockDiag => &[],

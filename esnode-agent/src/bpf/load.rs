@@ -30,13 +30,14 @@ impl Missing {
 
 impl Options {
     /// The maps whose size is chosen.
-    pub(super) fn capacities(&self) -> [(&'static str, u32); 8] {
+    pub(super) fn capacities(&self) -> [(&'static str, u32); 9] {
         // Without --disk-latency its maps stay empty; kernels refuse those without room.
         let latency = |entries| if self.disk_latency { entries } else { 1 };
         [
             (maps::THREADS, self.threads),
             (maps::PROCESSES, self.processes),
             (maps::GROUPS, self.groups),
+            (maps::ENDED, self.processes),
             (maps::CALLS, self.threads),
             (maps::SOCKETS, self.sockets),
             (maps::REQUESTS, latency(16_384)),
