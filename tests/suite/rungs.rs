@@ -67,11 +67,11 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for transport in ["stream", "tcp4", "tcp6"] {
         cases.push(Case::new(
-            format!("ladder::four_hundred_blocked_receives::{transport}"),
+            format!("threads::four_hundred_blocked_receives::{transport}"),
             move || blocked(transport),
         ));
     }
-    cases.push(Case::alone("ladder::thread_ids_that_wrap_around", wrapped));
+    cases.push(Case::alone("threads::ids_that_wrap_around", wrapped));
     for case in [
         "zerocopy",
         "zerocopy-copy",
@@ -82,7 +82,7 @@ pub(crate) fn cases() -> Vec<Case> {
         "splice-by-ring",
     ] {
         for transport in ["tcp4", "tcp6"] {
-            let name = format!("ladder::{}::{transport}", case.replace('-', "_"));
+            let name = format!("network::{}::{transport}", case.replace('-', "_"));
             cases.push(Case::new(name, move || take(case, transport)));
         }
     }

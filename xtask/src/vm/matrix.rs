@@ -174,8 +174,12 @@ const LADDER: [(&str, &[&str]); 5] = [
 /// Tests that know nothing of rungs; they run in the round with all rungs.
 const OF_NO_RUNG: [&str; 4] = ["cli::", "page::", "readers::", "server::"];
 
-/// Tests that choose the rungs themselves; they run in the round with all rungs.
-const OF_OWN_RUNGS: [&str; 5] = ["check::", "fallback::", "faults::", "ladder::", "latency::"];
+/// Tests that choose the rungs themselves, and start many agents; they run in the round with all
+/// rungs. A short run leaves them to the host.
+const OF_OWN_RUNGS: [&str; 4] = ["check::", "fallback::", "faults::", "ladder::"];
+
+/// Tests of block devices; they run in the round with all rungs.
+const OF_DEVICES: [&str; 1] = ["latency::"];
 
 /// Tests of what stands in for BPF; they run in the round without it.
 const OF_NO_BPF: [&str; 1] = ["without_bpf::"];
@@ -194,10 +198,11 @@ impl Round {
     pub(super) fn left_out(&self, short: bool) -> Vec<&'static str> {
         let lower = !self.without.is_empty();
         let by_bpf = self.name != Self::NO_BPF;
-        let choices: [(bool, &[&'static str]); 5] = [
+        let choices: [(bool, &[&'static str]); 6] = [
             (by_bpf, &OF_NO_BPF),
             (short || lower, &OF_NO_RUNG),
-            (lower, &OF_OWN_RUNGS),
+            (short || lower, &OF_OWN_RUNGS),
+            (lower, &OF_DEVICES),
             (short, &LONG),
             (
                 short && lower && !self.without.contains(&"iter_task"),
