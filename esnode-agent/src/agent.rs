@@ -10,7 +10,8 @@ use crate::{
     ladder::{Refusal, Signal, Standing},
     process::{
         collector::ProcessCollector,
-        fallback::{Ends, Fallback},
+        ends::Ends,
+        fallback::Fallback,
         procfs::Units,
         selection::{GroupSelection, ProcessSelection},
         table::{Source, TableReader},

@@ -2,8 +2,9 @@
 
 use super::{
     Process,
-    fallback::{Ends, Shared, listen, lock},
+    ends::Ends,
     ledger::KernelLedger,
+    listener::{Shared, listen, lock},
     selection::{GroupSelection, NamedGroup, ProcessSelection},
     sock_diag::{Namespaces, SockDiag},
     table::{Source, TableError, TableReader, Unattributed},
@@ -72,15 +73,22 @@ impl ProcessCollector {
     /// # Errors
     /// If the system refuses a thread to listen on.
     pub fn new(
-        reader: TableReader,
+        mut reader: TableReader,
         below: (Ends, Option<SockDiag>),
         rungs: Vec<Source>,
         processes: ProcessSelection,
         groups: GroupSelection,
         boot_time_seconds: Option<f64>,
     ) -> io::Result<Self> {
-        let ends = Arc::new(Mutex::new(below.0));
-        let sock_diag = below.1.map(|diag| Arc::new(Mutex::new(diag)));
+        let (mut ends, sock_diag) = below;
+        // What processes have by now is their past. What comes to it from children that end is not.
+        if ends.told().is_some()
+            && let Ok(mut table) = reader.read()
+        {
+            ends.book(&mut table.processes, &|pid| reader.live_threads(pid));
+        }
+        let ends = Arc::new(Mutex::new(ends));
+        let sock_diag = sock_diag.map(|diag| Arc::new(Mutex::new(diag)));
         listen(&ends, sock_diag.as_ref())?;
         Ok(Self {
             reader,
@@ -117,9 +125,9 @@ impl ProcessCollector {
             ends.book(&mut table.processes, &live)
         });
         let mut overruns = Vec::new();
-        if ends.listens() {
-            table.unattributed.extend(ends.unattributed());
-            overruns.push((Rung::Taskstats, ends.overruns()));
+        if let Some(told) = ends.told() {
+            table.unattributed.extend(told.unattributed());
+            overruns.push((Rung::Taskstats, told.overruns()));
         }
         drop(ends);
         let mut namespaces = None;

@@ -2,11 +2,14 @@
 //!
 //! `table` reads all processes, from BPF where it can and from `/proc` where not; `ledger` keeps
 //! the groups, which outlive their processes; `selection` bounds the page. `fallback` opens what
-//! stands in for BPF: `sock_diag` for network bytes, `taskstats` for processes that end.
+//! stands in for BPF: `sock_diag` for network bytes, `taskstats` for processes that end; `listener`
+//! takes in what these tell at any time, and `ends` leads the ledger of the ended.
 
 pub mod collector;
+pub mod ends;
 pub mod fallback;
 pub mod ledger;
+pub mod listener;
 pub mod netlink;
 pub mod procfs;
 pub mod selection;
@@ -35,6 +38,20 @@ pub struct Disk {
     pub write_bytes: u64,
     /// `cancelled_write_bytes`: of those, truncated before they reached storage.
     pub cancelled_write_bytes: u64,
+}
+
+impl Disk {
+    /// Adds `part`.
+    pub fn add(&mut self, part: &Self) {
+        self.combine(part, |sum, part| sum + part);
+    }
+
+    fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        let apply = |a: &mut u64, b: u64| *a = with(*a, b);
+        apply(&mut self.read_bytes, other.read_bytes);
+        apply(&mut self.write_bytes, other.write_bytes);
+        apply(&mut self.cancelled_write_bytes, other.cancelled_write_bytes);
+    }
 }
 
 /// What a process or a group used, since it began. `None` is unknown, not zero.
@@ -89,12 +106,7 @@ impl Usage {
         let apply = |a: &mut u64, b: u64| *a = with(*a, b);
         apply(&mut self.cpu_nanoseconds, other.cpu_nanoseconds);
         self.disk = self.disk.zip(other.disk).map(|(mut mine, theirs)| {
-            apply(&mut mine.read_bytes, theirs.read_bytes);
-            apply(&mut mine.write_bytes, theirs.write_bytes);
-            apply(
-                &mut mine.cancelled_write_bytes,
-                theirs.cancelled_write_bytes,
-            );
+            mine.combine(&theirs, with);
             mine
         });
         self.network = self.network.zip(other.network).map(|(mut mine, theirs)| {

@@ -2,6 +2,7 @@
 
 use super::{
     Disk, Group, Key, Process, Usage,
+    ledger::Live,
     procfs::{Procfs, Units},
 };
 use crate::{
@@ -116,7 +117,7 @@ impl TableReader {
 
     /// What the live threads of a process used, each by its own account.
     #[must_use]
-    pub fn live_threads(&self, pid: u32) -> Option<Usage> {
+    pub fn live_threads(&self, pid: u32) -> Live {
         self.procfs.live_threads(pid)
     }
 

@@ -9,29 +9,27 @@
 
 mod holders;
 mod namespaces;
+mod socket;
+mod watches;
 mod wire;
 
 use super::{Group, Key, Process, Usage, netlink::Netlink, table::Unattributed};
-use esnode_ebpf::{Name, Network, Protocol, Traffic};
-use holders::Holder;
-use namespaces::{Members, Namespace, NamespaceId};
+use esnode_ebpf::Name;
+use namespaces::{Namespace, NamespaceId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::io::Errno;
+use socket::{Socket, traffic};
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use thiserror::Error;
 use tracing::warn;
+use watches::Watches;
 use wire::{Moved, Reading};
 
 /// Passes between two searches for who has a socket, at most.
 const MOST_PATIENCE: u64 = 32;
-
-/// So many times the namespace of a process is read in every pass, and then in every so many.
-const ALWAYS_READ: u64 = 3;
-const READ_EVERY: u64 = 16;
 
 /// Why sock_diag can't be used.
 #[derive(Debug, Error)]
@@ -75,37 +73,6 @@ pub struct Namespaces {
     pub refused: Option<usize>,
 }
 
-/// What is remembered of a process, so that not everything is read in every pass.
-#[derive(Clone, Copy, Debug, Default)]
-struct Watch {
-    namespace: Option<NamespaceId>,
-    /// Whether that may not be read.
-    denied: bool,
-    /// Passes that met it, and the last of them.
-    passes: u64,
-    pass: u64,
-    /// Its CPU time when its files were listed last.
-    listed_at: Option<u64>,
-    /// Whether it was seen to have a socket.
-    had_sockets: bool,
-}
-
-/// A socket that was seen.
-#[derive(Clone, Copy, Debug, Default)]
-struct Socket {
-    /// What of its bytes was booked, or is older than the agent.
-    booked: Moved,
-    /// What it has not booked yet.
-    reading: Moved,
-    inode: u32,
-    holder: Option<Holder>,
-    /// Searches for a holder that found none, and the pass before which there is no other.
-    searches: u32,
-    not_before: u64,
-    /// The last pass that met it.
-    pass: u64,
-}
-
 /// Reads the sockets and keeps the accounts.
 #[derive(Debug)]
 pub struct SockDiag {
@@ -114,7 +81,7 @@ pub struct SockDiag {
     namespaces: FxHashMap<NamespaceId, Namespace>,
     refused: FxHashSet<NamespaceId>,
     told_refused: bool,
-    watches: FxHashMap<Key, Watch>,
+    watches: Watches,
     sockets: FxHashMap<(NamespaceId, u64), Socket>,
     processes: FxHashMap<Key, Moved>,
     groups: FxHashMap<Name, Moved>,
@@ -140,7 +107,7 @@ impl SockDiag {
             namespaces: [(own, namespace)].into_iter().collect(),
             refused: FxHashSet::default(),
             told_refused: false,
-            watches: FxHashMap::default(),
+            watches: Watches::default(),
             sockets: FxHashMap::default(),
             processes: FxHashMap::default(),
             groups: FxHashMap::default(),
@@ -204,8 +171,7 @@ impl SockDiag {
     pub fn namespaces(&self) -> Namespaces {
         Namespaces {
             read: self.namespaces.len(),
-            refused: (!self.watches.values().any(|watch| watch.denied))
-                .then_some(self.refused.len()),
+            refused: (!self.watches.any_denied()).then_some(self.refused.len()),
         }
     }
 
@@ -268,7 +234,7 @@ impl SockDiag {
     fn read_sockets(&mut self, processes: &[Process]) {
         // Where the own namespace isn't known, another one could be it under another name.
         if self.own != 0 {
-            let in_use = self.watch(processes);
+            let in_use = self.watches.follow(&self.procfs, self.pass, processes);
             let (open, refused) = (&mut self.namespaces, &mut self.refused);
             namespaces::follow(&self.procfs, open, self.own, &in_use, refused);
             let namespaces = &self.namespaces;
@@ -295,62 +261,6 @@ impl SockDiag {
             // What one pass can't read, the next one finds in the same counters.
             let _ = namespace.dump(take);
         }
-    }
-
-    /// Follows the processes; gives the namespaces that they are in. A process changes that, if
-    /// ever, soon after it began.
-    fn watch(&mut self, processes: &[Process]) -> Members {
-        let pass = self.pass;
-        let mut in_use = Members::default();
-        for process in processes.iter().filter(|process| !process.kernel) {
-            let pid = process.key.pid;
-            let watch = self.watches.entry(process.key).or_default();
-            if watch.passes < ALWAYS_READ || (pass + u64::from(pid)).is_multiple_of(READ_EVERY) {
-                let namespace = namespaces::of_process(&self.procfs, pid);
-                let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-                watch.denied = namespace.as_ref().is_err_and(denied);
-                watch.namespace = namespace.ok();
-            }
-            watch.passes += 1;
-            watch.pass = pass;
-            if let Some(id) = watch.namespace {
-                namespaces::add_member(&mut in_use, id, pid);
-            }
-        }
-        self.watches.retain(|_, watch| watch.pass == pass);
-        in_use
-    }
-
-    /// Lists files until all wanted sockets were found, or there is nobody left to have them.
-    fn search(
-        &mut self,
-        processes: &[Process],
-        mut wanted: FxHashSet<u32>,
-    ) -> FxHashMap<u32, Holder> {
-        let mut found = FxHashMap::default();
-        let watches = &mut self.watches;
-        let likely = |process: &&Process| {
-            let watch = watches.get(&process.key);
-            let ran = |watch: &Watch| watch.listed_at != Some(process.usage.cpu_nanoseconds);
-            watch.is_none_or(|watch| watch.had_sockets || ran(watch))
-        };
-        // Who got a socket has run since, if by less than the clock tells.
-        let all = processes.iter().filter(|process| !process.kernel);
-        let (likely, others): (Vec<_>, Vec<_>) = all.partition(likely);
-        for processes in [likely, others] {
-            if wanted.is_empty() {
-                break;
-            }
-            for process in &processes {
-                let watch = watches.entry(process.key).or_default();
-                watch.listed_at = Some(process.usage.cpu_nanoseconds);
-            }
-            holders::find(&self.procfs, processes, &mut wanted, &mut found);
-        }
-        for holder in found.values() {
-            watches.entry(holder.key).or_default().had_sockets = true;
-        }
-        found
     }
 
     /// Looks who has the sockets, as far as that isn't known.
@@ -380,7 +290,7 @@ impl SockDiag {
         if wanted.is_empty() {
             return;
         }
-        let found = self.search(processes, wanted.clone());
+        let found = self.watches.search(&self.procfs, processes, wanted.clone());
         for socket in self.sockets.values_mut() {
             if !wanted.contains(&socket.inode) {
                 continue;
@@ -408,10 +318,7 @@ impl SockDiag {
 
     /// Books one socket. That nobody has it must be found twice, until it is `freed`.
     fn give(&mut self, socket: &mut Socket, freed: bool) {
-        let due = Moved {
-            receive_bytes: socket.reading.receive_bytes - socket.booked.receive_bytes,
-            transmit_bytes: socket.reading.transmit_bytes - socket.booked.transmit_bytes,
-        };
+        let due = socket.due();
         if due == Moved::default() {
             return;
         }
@@ -437,43 +344,4 @@ impl SockDiag {
                 })
         });
     }
-}
-
-impl Socket {
-    /// Takes over a reading. No number falls, whatever was read in between.
-    fn read(&mut self, reading: &Reading) {
-        let doubt = u64::from(reading.end_in_doubt);
-        let received = reading.moved.receive_bytes.saturating_sub(doubt);
-        self.reading.receive_bytes = self.reading.receive_bytes.max(received);
-        self.reading.transmit_bytes = self
-            .reading
-            .transmit_bytes
-            .max(reading.moved.transmit_bytes);
-        if reading.inode != 0 {
-            self.inode = reading.inode;
-        }
-    }
-}
-
-impl Moved {
-    fn add(&mut self, part: Self) {
-        self.receive_bytes += part.receive_bytes;
-        self.transmit_bytes += part.transmit_bytes;
-    }
-}
-
-/// As it goes on the page: TCP only, and the numbers of calls are not known.
-fn traffic(moved: Option<&Moved>) -> Network {
-    let mut network = Network::default();
-    let moved = moved.copied().unwrap_or_default();
-    for (traffic, protocol) in network.iter_mut().zip(Protocol::ALL) {
-        if protocol == Protocol::Tcp {
-            *traffic = Traffic {
-                receive_bytes: moved.receive_bytes,
-                transmit_bytes: moved.transmit_bytes,
-                ..Traffic::default()
-            };
-        }
-    }
-    network
 }

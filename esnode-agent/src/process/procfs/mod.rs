@@ -1,10 +1,10 @@
 //! Processes from `/proc`: the fallback without BPF, and a second opinion with it.
-//!
-//! Formats: proc_pid_stat(5), proc_pid_io(5).
 
-use super::{Disk, Key, Process, Usage};
+mod parse;
+
+use super::{Disk, Key, Process, Usage, ledger::Live};
 use crate::error::{ReadError, read_file};
-use esnode_ebpf::{NAME_LEN, Name};
+use parse::{parse_io, parse_schedstat, parse_stat, parse_statm, parse_status};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -36,126 +36,18 @@ impl Units {
     pub fn nanoseconds(&self, ticks: u64) -> u64 {
         ticks.saturating_mul(1_000_000_000 / self.ticks_per_second)
     }
-}
 
-/// What `/proc/PID/stat` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Command name.
-    pub name: Name,
-    /// One letter; `Z` and `X` are dead.
-    pub state: u8,
-    /// Process id of the parent.
-    pub parent: u32,
-    /// `PF_…`.
-    pub flags: u64,
-    /// User and system time in ticks, all threads.
-    pub cpu_ticks: u64,
-    /// Number of threads.
-    pub threads: u32,
-    /// Start time in ticks since boot.
-    pub start_ticks: u64,
-    /// Resident memory in pages.
-    pub resident_pages: u64,
-}
-
-/// Parses `/proc/PID/stat`. The name, in parentheses, is any bytes, parentheses included.
-///
-/// # Errors
-/// What was expected and missing.
-pub fn parse_stat(bytes: &[u8]) -> Result<Stat, &'static str> {
-    let open = bytes
-        .iter()
-        .position(|byte| *byte == b'(')
-        .ok_or("a command name in parentheses")?;
-    let close = bytes
-        .iter()
-        .rposition(|byte| *byte == b')')
-        .ok_or("a parenthesis after the command name")?;
-    let text = bytes
-        .get(open + 1..close)
-        .ok_or("a command name in parentheses")?;
-    let mut name = [0; NAME_LEN];
-    for (to, from) in name.iter_mut().zip(text.iter().take(NAME_LEN - 1)) {
-        *to = *from;
+    /// A time as `/proc` has it: rounded down to whole ticks.
+    #[must_use]
+    pub fn round_down(&self, nanoseconds: u64) -> u64 {
+        nanoseconds - nanoseconds % self.nanoseconds(1)
     }
-    let rest = bytes
-        .get(close + 1..)
-        .and_then(|rest| str::from_utf8(rest).ok());
-    let mut fields = rest
-        .ok_or("fields after the command name")?
-        .split_ascii_whitespace();
-    let state = *fields
-        .next()
-        .and_then(|state| state.as_bytes().first())
-        .ok_or("a state")?;
-    let numbers: Vec<i64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
-    // Numbered as in the manual page, where ppid is field 4.
-    let field = |number: usize| {
-        numbers
-            .get(number - 4)
-            .map(|value| value.max(&0).unsigned_abs())
-    };
-    let small = |number| field(number).and_then(|value| u32::try_from(value).ok());
-    Ok(Stat {
-        name: Name::from_bytes(name),
-        state,
-        parent: small(4).ok_or("ppid (field 4)")?,
-        flags: field(9).ok_or("flags (field 9)")?,
-        cpu_ticks: field(14).ok_or("utime (field 14)")? + field(15).ok_or("stime (field 15)")?,
-        threads: small(20).ok_or("num_threads (field 20)")?,
-        start_ticks: field(22).ok_or("starttime (field 22)")?,
-        resident_pages: field(24).ok_or("rss (field 24)")?,
-    })
-}
-
-/// Parses `/proc/PID/io`.
-///
-/// # Errors
-/// Which line is missing.
-pub fn parse_io(text: &str) -> Result<Disk, &'static str> {
-    let field = |name: &'static str| {
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .strip_prefix(':')?
-                    .trim()
-                    .parse()
-                    .ok()
-            })
-            .ok_or(name)
-    };
-    Ok(Disk {
-        read_bytes: field("read_bytes")?,
-        write_bytes: field("write_bytes")?,
-        cancelled_write_bytes: field("cancelled_write_bytes")?,
-    })
-}
-
-/// Parses `/proc/PID/task/TID/schedstat`; gives the time on a CPU in nanoseconds.
-fn parse_schedstat(text: &str) -> Option<u64> {
-    text.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// Parses `/proc/TID/status`; gives the process of the thread, and how many threads that has.
-fn parse_status(text: &str) -> Option<(u32, u32)> {
-    let field = |name: &str| {
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        value.trim().parse().ok()
-    };
-    Some((field("Tgid")?, field("Threads")?))
 }
 
 /// The process of a thread, and how many threads that has; `None` if it does not exist any more.
 #[must_use]
 pub fn process_of_thread(root: &Path, tid: u32) -> Option<(u32, u32)> {
     parse_status(&read_file(&root.join(format!("{tid}/status"))).ok()?)
-}
-
-/// Parses `/proc/PID/statm`; gives the resident pages.
-fn parse_statm(text: &str) -> Option<u64> {
-    text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// What one look at all processes found.
@@ -211,30 +103,37 @@ impl Procfs {
         Ok(found)
     }
 
-    /// What the live threads of a process used, each by its own account; `None` if it can't be
-    /// read, or there is no such process any more.
+    /// What the live threads of a process used, each by its own account.
     #[must_use]
-    pub fn live_threads(&self, pid: u32) -> Option<Usage> {
+    pub fn live_threads(&self, pid: u32) -> Live {
         let mut sum = Usage {
             disk: Some(Disk::default()),
             ..Usage::default()
         };
         let mut any = false;
-        for thread in fs::read_dir(self.root.join(format!("{pid}/task"))).ok()? {
-            let thread = thread.ok()?.path();
-            // It may be gone by now.
-            let (Ok(text), Ok(disk)) = (read_file(&thread.join("schedstat")), self.disk(&thread))
-            else {
+        let Ok(threads) = fs::read_dir(self.root.join(format!("{pid}/task"))) else {
+            return Live::Gone;
+        };
+        for thread in threads.map_while(Result::ok) {
+            let thread = thread.path();
+            let text = read_file(&thread.join("schedstat"));
+            let Ok(disk) = self.disk(&thread) else {
                 continue;
             };
+            let cpu = text.ok().and_then(|text| parse_schedstat(&text));
+            match cpu {
+                Some(cpu_nanoseconds) => sum.add(&Usage {
+                    cpu_nanoseconds,
+                    disk,
+                    network: None,
+                }),
+                None if thread.exists() => return Live::Unreadable,
+                // It is gone by now.
+                None => continue,
+            }
             any = true;
-            sum.add(&Usage {
-                cpu_nanoseconds: parse_schedstat(&text)?,
-                disk,
-                network: None,
-            });
         }
-        any.then_some(sum)
+        if any { Live::Used(sum) } else { Live::Gone }
     }
 
     /// One process; `None` if it does not exist (any more) or is dead.
@@ -319,58 +218,14 @@ fn has_vanished(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    const STAT: &[u8] = b"4242 (odd) (na\xffme) S 1 4242 4242 0 -1 4194560 100 200 3 4 500 250 \
-        10 20 20 0 7 0 12345 1000000 321 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0\n";
-
-    #[test]
-    fn stat_with_an_odd_name() {
-        let stat = parse_stat(STAT).expect("valid");
-        assert_eq!(&stat.name.to_bytes(), b"odd) (na\xffme\0\0\0\0\0");
-        assert_eq!((stat.state, stat.parent, stat.threads), (b'S', 1, 7));
-        assert_eq!(
-            (stat.cpu_ticks, stat.start_ticks, stat.resident_pages),
-            (750, 12345, 321)
-        );
-        assert_eq!(stat.flags & PF_KTHREAD, 0);
-    }
-
-    #[test]
-    fn stat_says_what_is_missing() {
-        assert_eq!(
-            parse_stat(b"1 no name"),
-            Err("a command name in parentheses")
-        );
-        assert_eq!(parse_stat(b"1 (sh) S 1 2"), Err("flags (field 9)"));
-        assert_eq!(
-            parse_stat(b"1 )sh( S 1 2"),
-            Err("a command name in parentheses")
-        );
-        assert_eq!(parse_stat(b""), Err("a command name in parentheses"));
-    }
-
-    #[test]
-    fn resident_pages_stand_second() {
-        assert_eq!(parse_statm("5000 321 100 1 0 200 0\n"), Some(321));
-        assert_eq!(parse_statm("5000"), None);
-    }
-
-    #[test]
-    fn a_thread_belongs_to_a_process() {
-        let text = "Name:\tx\nTgid:\t40\nNgid:\t0\nPid:\t42\nThreads:\t3\n";
-        assert_eq!(parse_status(text), Some((40, 3)));
-        assert_eq!(parse_status("Tgid:\t40\n"), None);
-        assert_eq!(parse_schedstat("1500 20 3\n"), Some(1500));
-        assert_eq!(parse_schedstat(""), None);
-    }
+    use super::{parse::tests::STAT, *};
 
     #[test]
     fn own_threads_add_up() {
         let procfs = Procfs::new(Path::new("/proc"), Units::of_this_kernel());
-        let usage = procfs.live_threads(std::process::id()).expect("this lives");
-        assert!(usage.cpu_nanoseconds > 0);
-        assert_eq!(procfs.live_threads(0), None);
+        let live = procfs.live_threads(std::process::id());
+        assert!(matches!(live, Live::Used(usage) if usage.cpu_nanoseconds > 0));
+        assert_eq!(procfs.live_threads(0), Live::Gone);
     }
 
     #[test]
@@ -385,18 +240,5 @@ mod tests {
         let found = found.expect("listed");
         assert_eq!((found.processes.len(), found.malformed.len()), (1, 1));
         assert_eq!(found.processes[0].usage.disk, None);
-    }
-
-    #[test]
-    fn io_by_name() {
-        let text = "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\n\
-            cancelled_write_bytes: 7\n";
-        let disk = Disk {
-            read_bytes: 5,
-            write_bytes: 6,
-            cancelled_write_bytes: 7,
-        };
-        assert_eq!(parse_io(text), Ok(disk));
-        assert_eq!(parse_io("rchar: 1\n"), Err("read_bytes"));
     }
 }
