@@ -19,7 +19,7 @@ use crate::meter::{Meter, say, tell_fact};
 use crate::{disk, stage, sys, threads, transfer};
 
 /// Children that are alive at a time.
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 /// Bytes that each child of a storm sends.
 const STORM_BYTES: usize = 100;
 
@@ -66,7 +66,7 @@ fn send_to(address: SocketAddr, bytes: usize) -> Result<()> {
 }
 
 /// Waits for any child, which must have ended well; gives it with its final disk account.
-fn reap_any() -> Result<(Pid, Io)> {
+pub(crate) fn reap_any() -> Result<(Pid, Io)> {
     let zombie = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
     let pid = zombie.pid().context("no child")?;
     let io = Io::of(pid)?;
@@ -235,7 +235,10 @@ pub(crate) fn child_writes(file: &Path, bytes: usize) -> Result<()> {
 
 /// Forks a child that does something and then lives until the pipe is closed; returns when it has
 /// done it.
-fn held_child(wanted: Option<Pid>, action: impl Fn() -> Result<()>) -> Result<(Pid, OwnedFd)> {
+pub(crate) fn held_child(
+    wanted: Option<Pid>,
+    action: impl Fn() -> Result<()>,
+) -> Result<(Pid, OwnedFd)> {
     let (hold_out, hold_in) = pipe()?;
     let (done_out, done_in) = pipe()?;
     let child = || -> Result<()> {

@@ -9,6 +9,7 @@ mod connections;
 mod crowd;
 mod device;
 mod disk;
+mod families;
 mod meter;
 mod special;
 mod surroundings;
@@ -109,6 +110,12 @@ fn run(words: &[&str], hold: bool) -> Result<()> {
         }
         ["burst", seed] => crowd::burst(seed.parse()?)?,
         ["child-writes", file, bytes] => crowd::child_writes(file.as_ref(), bytes.parse()?)?,
+        ["ignored-children", count, bytes, directory] => {
+            families::ignored_children(count.parse()?, bytes.parse()?, directory.as_ref())?;
+        }
+        ["generations", count, bytes, directory] => {
+            families::generations(count.parse()?, bytes.parse()?, directory.as_ref())?;
+        }
         ["same-pid", first, second] => crowd::same_pid(first.parse()?, second.parse()?)?,
         ["cpu", milliseconds] => crowd::burn(milliseconds.parse()?)?,
         ["take", case, transport] => taking::command(case, transport)?,

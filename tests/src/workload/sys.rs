@@ -18,6 +18,7 @@ use esnode_tests::tally::settles_at_threads;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid};
 
 /// Forks a child that does this and ends, without running what belongs to its parent.
@@ -60,6 +61,13 @@ pub(crate) fn fork_as(pid: Pid, child: impl FnOnce() -> Result<()>) -> Result<Pi
         0 => end(child()),
         child => Ok(Pid::from_raw(i32::try_from(child)?)),
     }
+}
+
+/// Ignores the ends of children: they leave no zombies.
+pub(crate) fn ignore_children() -> Result<()> {
+    // SAFETY: there is no handler that could run.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.context("ignore SIGCHLD")?;
+    Ok(())
 }
 
 /// Ends a forked child.
