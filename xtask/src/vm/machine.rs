@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_hours(1);
 const MEMORY_MIB: &str = "1536";
 
 /// Bytes of the virtual disk; a file with holes.
-const DISK: &str = "512M";
+const DISK: &str = "2G";
 
 /// What a machine is made of.
 pub(super) struct Parts<'a> {

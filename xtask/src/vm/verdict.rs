@@ -166,7 +166,7 @@ impl Heard {
         programs.extend(unnamed.iter().map(|count| (&other, count)));
         programs.sort_by(|(_, one), (_, two)| two.cmp(one));
         if programs.is_empty() {
-            return "none".into();
+            return "not told by this kernel".into();
         }
         let words = programs
             .iter()

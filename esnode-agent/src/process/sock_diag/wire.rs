@@ -80,9 +80,13 @@ pub(super) fn parse(payload: &[u8]) -> Option<Reading> {
     let transmitted =
         (sent + u64::from(not_sent)).saturating_sub(sent_again + u64::from(fin_queued));
     // The kernel counts what it hands to the device also where that refuses it. By sequence
-    // numbers nothing counts twice, but SYN and FIN count, and who sent them is not known.
+    // numbers nothing counts twice, but SYN and FIN count, and who sent them is not known. What is
+    // unacknowledged was read before the socket was locked for the rest: an acknowledgement between
+    // the two counts in both, so it bounds from above only.
     let by_sequence = acknowledged + u64::from(unacknowledged);
-    let transmit_bytes = transmitted.clamp(by_sequence.saturating_sub(2), by_sequence);
+    let transmit_bytes = transmitted
+        .max(acknowledged.saturating_sub(2))
+        .min(by_sequence);
 
     // So does the peer's FIN, which is read when a receive returns 0.
     let taken = received.saturating_sub(unread.into());
