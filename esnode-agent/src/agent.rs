@@ -2,7 +2,7 @@
 
 use crate::{
     bpf::{self, Bpf, BpfError, sys},
-    cli::{PageOptions, Serving, Sources},
+    cli::{DEFAULT_SYSFS, PageOptions, Serving, Sources},
     collectors::{
         Collector, CollectorName, cpu::CpuCollector, load::LoadCollector, memory::MemoryCollector,
     },
@@ -34,13 +34,18 @@ pub fn bind(serving: &Serving) -> Result<Vec<TcpListener>> {
     serving.listen_address.iter().map(bind).collect()
 }
 
-/// Checks that the roots can be read.
+/// Checks that the roots can be read. A container may have no `/sys`, which only BPF needs; one
+/// that was asked for has to be there.
 ///
 /// # Errors
 /// The first that can't.
 pub fn check_roots(sources: &Sources) -> Result<()> {
     for (flag, root) in [("--procfs", &sources.procfs), ("--sysfs", &sources.sysfs)] {
-        fs::read_dir(root).with_context(|| format!("cannot read {flag} {}", root.display()))?;
+        let read = fs::read_dir(root);
+        if flag == "--sysfs" && read.is_err() && root == Path::new(DEFAULT_SYSFS) {
+            continue;
+        }
+        read.with_context(|| format!("cannot read {flag} {}", root.display()))?;
     }
     Ok(())
 }

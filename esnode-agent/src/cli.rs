@@ -85,6 +85,9 @@ pub struct Serving {
     pub listen_address: Vec<SocketAddr>,
 }
 
+/// Where sysfs is if nobody says otherwise.
+pub const DEFAULT_SYSFS: &str = "/sys";
+
 /// Flags on sources.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Sources")]
@@ -103,12 +106,12 @@ pub struct Sources {
         long,
         env = "ESNODE_SYSFS",
         value_name = "DIRECTORY",
-        default_value = "/sys"
+        default_value = DEFAULT_SYSFS
     )]
     pub sysfs: PathBuf,
 
-    /// Load no BPF programs: processes come from /proc, nothing is known of network bytes, nor of
-    /// what processes used after the last scrape they lived to see
+    /// Load no BPF programs: processes come from /proc, their ends from taskstats, and network bytes
+    /// from sock_diag, which knows TCP only
     #[arg(long, env = "ESNODE_NO_BPF", value_parser = FalseyValueParser::new())]
     pub no_bpf: bool,
 

@@ -81,6 +81,7 @@ fn start_log(options: &LogOptions) {
 /// Runs the agent until a signal ends it.
 fn serve(options: &AgentOptions) -> Result<ExitCode> {
     let started = SystemTime::now();
+    privileges::raise_file_limit();
     info!("Starting esnode-core {}", version::line());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -2,7 +2,19 @@
 
 use crate::{bpf::Bpf, process::fallback::Fallback};
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
+
+/// Raises the limit of open files as far as it may be: network namespaces take two each.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // It stays as it is where that is refused.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
 
 /// Why rights could not be given up.
 #[derive(Debug, Error)]

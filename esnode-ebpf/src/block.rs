@@ -6,7 +6,7 @@
 
 use crate::{
     kernel::{Memory, Probe, Typed, group, offset, pointer},
-    tables::{self, REQUESTS},
+    tables::{self, REQUESTS, lose},
 };
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_ktime_get_ns},
@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use core::ptr;
-use esnode_ebpf::{LatencyGroup, LatencyProcess, Operation, Request};
+use esnode_ebpf::{LatencyGroup, LatencyProcess, Lost, Operation, Request};
 
 /// `REQ_OP_MASK`.
 const OPERATION: u32 = 0xff;
@@ -25,7 +25,7 @@ const OPERATION: u32 = 0xff;
 pub(crate) fn block_rq_insert(context: BtfTracePointContext) -> i32 {
     let request = argument(&context, offset!(insert_request));
     if let Some(new) = new_request(request) {
-        let _ = REQUESTS.insert(request.expose_provenance() as u64, new, 0);
+        tables::keep_request(request.expose_provenance() as u64, &new);
     }
     0
 }
@@ -47,7 +47,7 @@ pub(crate) fn block_rq_issue(context: BtfTracePointContext) -> i32 {
     }
     if let Some(mut new) = new_request(request) {
         new.issued_nanoseconds = now();
-        let _ = REQUESTS.insert(key, new, 0);
+        tables::keep_request(key, &new);
     } else {
         let _ = REQUESTS.remove(key);
     }
@@ -77,6 +77,10 @@ pub(crate) fn block_rq_complete(context: BtfTracePointContext) -> i32 {
     }
     let key = request.expose_provenance() as u64;
     let Some(entry) = REQUESTS.get_ptr(key) else {
+        let flags: u32 = Typed::field(request, offset!(request_flags));
+        if Operation::of(flags & OPERATION).is_some() {
+            lose(Lost::RequestsUnknown, 1);
+        }
         return 0;
     };
     // SAFETY: a map value; a request is in one place at a time.
@@ -88,6 +92,8 @@ pub(crate) fn block_rq_complete(context: BtfTracePointContext) -> i32 {
             operation: done.owner.operation.into(),
         };
         tables::add_latency(&done.owner, &group, now() - done.issued_nanoseconds);
+    } else {
+        lose(Lost::RequestsUnknown, 1);
     }
     0
 }

@@ -85,6 +85,8 @@ pub struct Layout {
     pub issue_request: u32,
     /// The same of `block_rq_requeue`.
     pub requeue_request: u32,
+    /// 1 if the latency of block devices is measured.
+    pub keeps_latency: u32,
     /// 1 if `sched_process_exit` tells as its second argument whether the process is dead.
     pub exit_tells_process_dead: u32,
 }
@@ -134,8 +136,9 @@ impl Layout {
         insert_request: 0,
         issue_request: 0,
         requeue_request: 0,
+        keeps_latency: 0,
         exit_tells_process_dead: 0,
     };
 }
 
-const _: () = assert!(size_of::<Layout>() == 160);
+const _: () = assert!(size_of::<Layout>() == 164);

@@ -261,11 +261,18 @@ pub enum Lost {
     SocketsRefused,
     /// Refused entries of [`maps::GROUP_LATENCY`], a count: requests that are in no histogram.
     GroupLatencyRefused,
+    /// Refused entries of [`maps::PROCESS_LATENCY`], a count: requests that only their group's
+    /// histogram has.
+    ProcessLatencyRefused,
+    /// Refused entries of [`maps::REQUESTS`], a count.
+    RequestsRefused,
+    /// Requests that were completed and not known, a count: they are in no histogram.
+    RequestsUnknown,
 }
 
 impl Lost {
     /// Number of indices.
-    pub const COUNT: u32 = Self::GroupLatencyRefused as u32 + 1;
+    pub const COUNT: u32 = Self::RequestsUnknown as u32 + 1;
 }
 
 const _: () = {

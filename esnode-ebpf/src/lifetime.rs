@@ -160,6 +160,12 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
         if !exit_seen {
             exited(&name);
         }
+        if offset!(keeps_latency) == 1 {
+            tables::forget_latency(
+                Typed::field(task, offset!(task_tgid)),
+                Typed::field(task, offset!(task_start_boottime)),
+            );
+        }
     }
     0
 }

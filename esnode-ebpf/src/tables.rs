@@ -10,7 +10,7 @@ use aya_log_ebpf::warn;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use esnode_ebpf::{
     Account, Call, GroupUse, LATENCY_BUCKETS, Latency, LatencyGroup, LatencyProcess, Lost, Name,
-    Network, ProcessUse, Request, ThreadUse, Traffic,
+    Network, Operation, ProcessUse, Request, ThreadUse, Traffic,
 };
 
 /// Entries are made on first use, so memory follows the threads that use the network and the
@@ -46,10 +46,9 @@ pub(crate) static SOCKETS: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_
 #[map]
 pub(crate) static REQUESTS: LruHashMap<u64, Request> = LruHashMap::with_max_entries(1, 0);
 
-/// The agent removes the entries of processes that ended; should it not come to it, the oldest
-/// make room.
 #[map]
-static PROCESS_LATENCY: LruHashMap<LatencyProcess, Latency> = LruHashMap::with_max_entries(1, 0);
+static PROCESS_LATENCY: HashMap<LatencyProcess, Latency> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[map]
 static GROUP_LATENCY: HashMap<LatencyGroup, Latency> =
@@ -250,9 +249,28 @@ pub(crate) fn follow_socket(sock: u64, place: u32) {
 /// Makes sure that a process has a histogram.
 #[inline(always)]
 pub(crate) fn prepare_latency(owner: &LatencyProcess) {
-    if PROCESS_LATENCY.get_ptr(owner).is_none() {
-        let new: &Latency = &NEW_LATENCY;
-        let _ = PROCESS_LATENCY.insert(owner, new, u64::from(BPF_NOEXIST));
+    if entry(&PROCESS_LATENCY, owner, &NEW_LATENCY).is_none() {
+        lose(Lost::ProcessLatencyRefused, 1);
+    }
+}
+
+/// Gives up the histograms of a process that is freed.
+#[inline(always)]
+pub(crate) fn forget_latency(tgid: u32, start_boottime_nanoseconds: u64) {
+    for operation in Operation::ALL {
+        let _ = PROCESS_LATENCY.remove(LatencyProcess {
+            start_boottime_nanoseconds,
+            tgid,
+            operation: operation as u32,
+        });
+    }
+}
+
+/// Keeps a request until it is completed.
+#[inline(always)]
+pub(crate) fn keep_request(key: u64, request: &Request) {
+    if REQUESTS.insert(key, request, 0).is_err() {
+        lose(Lost::RequestsRefused, 1);
     }
 }
 

@@ -29,7 +29,7 @@ pub enum BpfError {
     Layout(#[from] LayoutError),
     /// A map or the object could not be created; without CAP_BPF, CAP_PERFMON or CAP_SYS_ADMIN
     /// the kernel refuses the first map.
-    #[error("cannot load the BPF object: {}", error_chain(.0))]
+    #[error("cannot load the BPF object: {}", load_error(.0))]
     Load(#[from] aya::EbpfError),
     /// The user wants none.
     #[error("BPF is off (--no-bpf)")]
@@ -134,6 +134,16 @@ pub enum BpfError {
     },
 }
 
+/// Which map is the first to be created is up to chance, so a refusal of all does not name it.
+fn load_error(error: &aya::EbpfError) -> String {
+    match error {
+        aya::EbpfError::MapError(MapError::CreateError { io_error, .. }) => {
+            format!("the kernel refuses to create maps: {io_error}")
+        }
+        other => error_chain(other),
+    }
+}
+
 fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -176,6 +186,13 @@ fn has_verdict(error: &ProgramError) -> bool {
         if verifier_verdict(&verifier_log.to_string()).is_some())
 }
 
+/// Whether all users are who they are on the host (user_namespaces(7)).
+fn in_host_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
+        map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    })
+}
+
 /// The capabilities that BPF takes and the agent does not have.
 fn missing_rights() -> Vec<Capability> {
     let lacks = |capability: &Capability| {
@@ -194,6 +211,11 @@ fn missing_rights() -> Vec<Capability> {
 }
 
 fn rights_remedy(missing: &[Capability]) -> String {
+    if !in_host_user_namespace() {
+        return "leave the user namespace, in which these rights count for nothing (for a \
+                container, --userns=host)"
+            .to_owned();
+    }
     if missing.is_empty() {
         return "none here: the kernel refuses it whatever the rights (lockdown, or a kernel \
                 without it), or the container's seccomp profile does"
@@ -271,6 +293,12 @@ impl BpfError {
             Self::Needs { .. } => "see there",
             Self::NoTracepoint { .. } | Self::NoFunction { .. } | Self::OtherFunction { .. } => {
                 "none: this kernel does not have it"
+            }
+            Self::Probe {
+                source: ProbeError::Refused { source, .. },
+                ..
+            } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run as root, whom alone tracefs lets write, or add CAP_DAC_OVERRIDE"
             }
             Self::Probe {
                 source: ProbeError::Refused { source, .. },

@@ -11,7 +11,7 @@ use aya::{
     Pod,
     maps::{HashMap, Map},
 };
-use esnode_ebpf::{Latency, LatencyGroup, LatencyProcess, Name, maps};
+use esnode_ebpf::{Latency, LatencyGroup, LatencyProcess, Lost, Name, maps};
 use rustc_hash::FxHashSet;
 
 /// Histograms of how long block devices took for the requests of processes and groups.
@@ -19,13 +19,15 @@ use rustc_hash::FxHashSet;
 pub struct DiskLatency {
     /// By process and operation; ended processes may be among them.
     pub processes: Vec<(LatencyProcess, Latency)>,
+    /// Requests that were completed and not known: they are in no histogram.
+    pub unknown: u64,
     /// By group and number of an [`Operation`](esnode_ebpf::Operation), ended processes included.
     pub groups: Vec<(Name, u64, Latency)>,
 }
 
 impl Bpf {
-    /// The histograms; `None` if they are not kept. Those of processes that this pass did not meet
-    /// are given up.
+    /// The histograms; `None` if they are not kept. Those of processes that this pass and the one
+    /// before did not meet are given up: the kernel's hooks missed their end.
     ///
     /// # Errors
     /// If a map can't be read or written.
@@ -40,14 +42,19 @@ impl Bpf {
             .iter()
             .map(|process| (process.tgid, process.start_boottime_nanoseconds))
             .collect();
-        let (processes, ended): (Vec<_>, Vec<_>) = processes
-            .into_iter()
-            .partition(|(of, _)| alive.contains(&(of.tgid, of.start_boottime_nanoseconds)));
-        self.forget(ended.into_iter().map(|(of, _)| of))?;
+        let is_met =
+            |of: &LatencyProcess| alive.contains(&(of.tgid, of.start_boottime_nanoseconds));
+        let (processes, unmet): (Vec<_>, Vec<_>) =
+            processes.into_iter().partition(|(of, _)| is_met(of));
+        let unmet: FxHashSet<_> = unmet.into_iter().map(|(of, _)| of).collect();
+        let ended: Vec<_> = unmet.intersection(&self.unmet).copied().collect();
+        self.unmet = unmet;
+        self.forget(ended.into_iter())?;
         let groups = groups
             .into_iter()
             .map(|(of, latency)| (of.group, of.operation, latency));
         Ok(Some(DiskLatency {
+            unknown: self.lost(Lost::RequestsUnknown)?,
             processes,
             groups: groups.collect(),
         }))

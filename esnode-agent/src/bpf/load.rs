@@ -41,7 +41,10 @@ impl Options {
             (maps::CALLS, self.threads),
             (maps::SOCKETS, self.sockets),
             (maps::REQUESTS, latency(16_384)),
-            (maps::PROCESS_LATENCY, latency(4_096)),
+            (
+                maps::PROCESS_LATENCY,
+                latency(self.processes.saturating_mul(2)),
+            ),
             (maps::GROUP_LATENCY, latency(self.groups.saturating_mul(2))),
         ]
     }
@@ -56,13 +59,15 @@ pub(super) fn load_object(
     options: &Options,
 ) -> Result<(Ebpf, Vec<Missing>), BpfError> {
     lift_memory_lock();
+    let mut layout = resolved.layout;
+    layout.keeps_latency = u32::from(options.disk_latency);
     let mut capacities = options.capacities();
     let mut missing = Vec::new();
     loop {
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(btf))
-            .override_global(globals::LAYOUT, &resolved.layout, true);
+            .override_global(globals::LAYOUT, &layout, true);
         for (map, entries) in capacities {
             loader.map_max_entries(map, entries);
         }

@@ -28,10 +28,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use error::{map_error, no_such_map};
-use esnode_ebpf::{GroupUse, Lost, Name, maps, programs};
+use esnode_ebpf::{GroupUse, LatencyProcess, Lost, Name, maps, programs};
 use layout::{For, Resolved};
 use probes::Probes;
 use records::Pass;
+use rustc_hash::FxHashSet;
 use std::{
     fs,
     io::{self, Read},
@@ -81,6 +82,8 @@ pub struct Bpf {
     resolved: Resolved,
     attached: Vec<Attached>,
     standings: Vec<Standing>,
+    /// Processes with histograms that the last pass did not meet.
+    unmet: FxHashSet<LatencyProcess>,
 }
 
 impl Bpf {
@@ -120,6 +123,7 @@ impl Bpf {
             resolved,
             attached: vec![iterator],
             standings: Vec::new(),
+            unmet: FxHashSet::default(),
         };
         bpf.climb_all(&btf, &missing);
         if bpf.options.baseline {
@@ -227,28 +231,27 @@ impl Bpf {
                 .any(|standing| standing.rung == Some(rung))
         };
         let settles = used(Rung::SchedProcessExit);
-        let (threads, processes) = (pass.tracked_threads, pass.tracked_processes);
+        let (probes, places) = (used(Rung::Kprobe), used(Rung::TcpSock));
+        let devices = used(Rung::BlockRq);
+        let (threads, processes) = (Some(pass.tracked_threads), Some(pass.tracked_processes));
         let counters = [
-            (maps::THREADS, Some(threads), Lost::ThreadsRefused, settles),
-            (
-                maps::PROCESSES,
-                Some(processes),
-                Lost::ProcessesRefused,
-                settles,
-            ),
+            (maps::THREADS, threads, Lost::ThreadsRefused, settles),
+            (maps::PROCESSES, processes, Lost::ProcessesRefused, settles),
             (maps::GROUPS, groups, Lost::GroupsRefused, settles),
-            (maps::CALLS, None, Lost::CallsRefused, used(Rung::Kprobe)),
+            (maps::CALLS, None, Lost::CallsRefused, probes),
+            (maps::SOCKETS, None, Lost::SocketsRefused, places),
+            (maps::REQUESTS, None, Lost::RequestsRefused, devices),
             (
-                maps::SOCKETS,
+                maps::PROCESS_LATENCY,
                 None,
-                Lost::SocketsRefused,
-                used(Rung::TcpSock),
+                Lost::ProcessLatencyRefused,
+                devices,
             ),
             (
                 maps::GROUP_LATENCY,
                 None,
                 Lost::GroupLatencyRefused,
-                used(Rung::BlockRq),
+                devices,
             ),
         ];
         let capacities = self.options.capacities();

@@ -55,6 +55,12 @@ pub(super) fn encode(
                 let labels = [("group", group), ("operation", operation.to_owned())];
                 (labels, Histogram::of(&latency))
             }),
+    )?;
+    page.single_counter(
+        "esnode_unattributed_disk_requests",
+        "Requests to block devices that were completed and whose issue no program saw: they are in \
+         no histogram",
+        Some(latency.unknown),
     )
 }
 
@@ -146,6 +152,7 @@ mod tests {
             },
         }];
         let all = DiskLatency {
+            unknown: 0,
             processes: Vec::new(),
             groups: vec![
                 (shown, 0, latency(1)),
