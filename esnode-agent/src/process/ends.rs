@@ -5,9 +5,12 @@ use super::{
     ledger::{Listening, ListeningLedger, LiveThreads, Moment, ObservedLedger},
     procfs::process_of_thread,
     table::Unattributed,
-    taskstats::{Record, Taskstats},
+    taskstats::{Record, Taskstats, Threads},
 };
 use std::{path::PathBuf, sync::Arc};
+
+/// How long a record waits for the end of its thread to be told, in nanoseconds, and how many do.
+const PATIENCE: (u64, usize) = (500_000_000, 1 << 15);
 
 /// The ledger of the groups, by whether the kernel tells of ends.
 #[derive(Debug)]
@@ -15,7 +18,7 @@ pub enum Ends {
     /// It does not.
     Observed(ObservedLedger),
     /// It does.
-    Told(Told),
+    Told(Box<Told>),
 }
 
 impl Ends {
@@ -24,12 +27,14 @@ impl Ends {
     pub fn new(names: usize, taskstats: Option<(Taskstats, Listening)>, procfs: PathBuf) -> Self {
         match taskstats {
             None => Self::Observed(ObservedLedger::new(names)),
-            Some((taskstats, listening)) => Self::Told(Told {
+            Some((taskstats, listening)) => Self::Told(Box::new(Told {
                 ledger: ListeningLedger::new(names, listening),
+                threads: taskstats.tells_births().then(|| Threads::there(&procfs)),
+                held: Vec::new(),
                 taskstats: Arc::new(taskstats),
                 procfs,
                 overruns: 0,
-            }),
+            })),
         }
     }
 
@@ -70,6 +75,10 @@ impl Ends {
 pub struct Told {
     ledger: ListeningLedger,
     taskstats: Arc<Taskstats>,
+    /// Whose threads there are, where records don't say it but births and ends are told.
+    threads: Option<Threads>,
+    /// Records of threads whose process is not known yet.
+    held: Vec<(Record, Moment)>,
     procfs: PathBuf,
     overruns: u64,
 }
@@ -110,47 +119,76 @@ impl Told {
 
     /// Fetches the records that wait, and notes whose children they are of.
     fn announce(&mut self) -> Waiting {
-        let mut records = Vec::new();
-        let lost = self.taskstats.drain(|record| {
-            self.ledger.announce(&record);
-            records.push(record);
-        });
+        let mut fetched = Vec::new();
+        let lost = self.taskstats.drain(|record| fetched.push(record));
+        let mut missed = Ok(false);
+        if let Some(threads) = &mut self.threads {
+            // After the records, since births come before them.
+            missed = self.taskstats.drain_events(|event| threads.learn(event));
+        }
+        let moment = Moment::now();
+        let mut records = std::mem::take(&mut self.held);
+        records.extend(fetched.into_iter().map(|record| (record, moment)));
+        for (record, _) in &mut records {
+            if let Some(threads) = &self.threads {
+                threads.complete(record);
+            }
+            self.ledger.announce(record);
+        }
+        if let Some(threads) = &mut self.threads {
+            threads.forget_ended();
+        }
+        let lost = lost.unwrap_or(true);
+        self.overruns += u64::from(lost || missed.unwrap_or(true));
         Waiting {
             records,
-            lost: lost.unwrap_or(true),
-            moment: Moment::now(),
+            lost,
+            moment,
         }
     }
 
     /// Books what the records tell.
     fn end(&mut self, waiting: Waiting) {
-        for mut record in waiting.records {
+        for (mut record, fetched) in waiting.records {
+            if record.pid.is_none() && self.ledger.knows(record.tid) {
+                record.pid = Some(record.tid);
+            }
             if record.pid.is_none() {
+                if self.may_wait(fetched, waiting.moment) {
+                    self.held.push((record, fetched));
+                    continue;
+                }
                 self.find_process(&mut record);
             }
-            self.ledger.end(&record, waiting.moment);
+            self.ledger.end(&record, fetched);
         }
         if waiting.lost {
-            self.overruns += 1;
             self.ledger.records_lost();
         }
     }
 
-    /// Says whose thread a record is of. Old kernels don't; often the thread is still to be seen.
+    /// Whether a record that was fetched then may wait for the end of its thread to be told.
+    fn may_wait(&self, fetched: Moment, now: Moment) -> bool {
+        let (time, number) = PATIENCE;
+        self.threads.is_some()
+            && self.held.len() < number
+            && now
+                .boot_nanoseconds
+                .saturating_sub(fetched.boot_nanoseconds)
+                < time
+    }
+
+    /// Says whose thread a record is of, if the thread is still to be seen.
     fn find_process(&self, record: &mut Record) {
-        if self.ledger.knows(record.tid) {
-            record.pid = Some(record.tid);
-            return;
-        }
         let found = process_of_thread(&self.procfs, record.tid);
         record.pid = found.map(|(pid, _)| pid);
         record.ends_process = found.map(|(pid, threads)| pid == record.tid && threads == 1);
     }
 }
 
-/// Records that were fetched.
+/// Records that were fetched, each when it was.
 struct Waiting {
-    records: Vec<Record>,
+    records: Vec<(Record, Moment)>,
     /// Whether the kernel dropped others.
     lost: bool,
     moment: Moment,

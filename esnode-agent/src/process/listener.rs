@@ -84,8 +84,11 @@ impl Listener {
 
 /// Waits for records of ended threads, and of freed sockets; says which there are.
 fn wait(taskstats: Option<&Taskstats>, destroyed: &[Arc<Netlink>]) -> (bool, bool) {
-    let sockets = taskstats.map(Taskstats::socket).into_iter();
-    let sockets = sockets.chain(destroyed.iter().map(AsRef::as_ref));
+    let sockets: Vec<_> = taskstats.iter().flat_map(|it| it.sockets()).collect();
+    let of_ended = sockets.len();
+    let sockets = sockets
+        .into_iter()
+        .chain(destroyed.iter().map(AsRef::as_ref));
     let mut waiting: Vec<_> = sockets
         .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
         .collect();
@@ -96,7 +99,10 @@ fn wait(taskstats: Option<&Taskstats>, destroyed: &[Arc<Netlink>]) -> (bool, boo
     if poll(&mut waiting, Some(&patience)).is_err() {
         thread::sleep(PERIOD);
     }
-    let mut ready = waiting.iter().map(|socket| !socket.revents().is_empty());
-    let ended = taskstats.is_some() && ready.next() == Some(true);
-    (ended, ready.any(|ready| ready))
+    let ready: Vec<_> = waiting
+        .iter()
+        .map(|socket| !socket.revents().is_empty())
+        .collect();
+    let (ended, freed) = ready.split_at_checked(of_ended).unwrap_or_default();
+    (ended.contains(&true), freed.contains(&true))
 }

@@ -101,13 +101,25 @@ impl Netlink {
     /// # Errors
     /// If the socket can't be read.
     pub fn drain(&self, mut take: impl FnMut(&[u8])) -> Result<bool, Errno> {
+        self.drain_messages(|message| {
+            if !matches!(message.kind, NLMSG_DONE | NLMSG_ERROR) {
+                take(message.payload);
+            }
+        })
+    }
+
+    /// Hands over all messages that wait, of any kind; says whether the kernel had to drop some.
+    ///
+    /// # Errors
+    /// If the socket can't be read.
+    pub fn drain_messages(&self, mut take: impl FnMut(Message<'_>)) -> Result<bool, Errno> {
         let mut buffer = vec![0; RECEIVE_BYTES];
         let mut dropped = false;
         loop {
             match receive(&self.0, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok(length) => messages(buffer.get(..length).unwrap_or_default())
-                    .filter(|message| !matches!(message.kind, NLMSG_DONE | NLMSG_ERROR))
-                    .for_each(|message| take(message.payload)),
+                Ok(length) => {
+                    messages(buffer.get(..length).unwrap_or_default()).for_each(&mut take);
+                }
                 Err(Errno::AGAIN) => return Ok(dropped),
                 Err(Errno::NOBUFS) => dropped = true,
                 Err(error) => return Err(error),

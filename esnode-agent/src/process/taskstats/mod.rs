@@ -1,15 +1,21 @@
 //! What threads used, told by the kernel when they end: `Documentation/accounting/taskstats.rst`.
 
+mod connector;
 mod record;
+mod threads;
 
 use super::netlink::{NLM_F_ACK, Netlink, attributes, field, push_attribute};
 use crate::error::{ReadError, read_file};
-use record::{parse, version_of};
+use connector::Connector;
+use record::{WITH_PROCESS, parse, version_of};
 use rustix::{io::Errno, net::netlink::GENERIC};
 use std::path::Path;
 use thiserror::Error;
+use tracing::warn;
 
+pub use connector::Event;
 pub use record::Record;
+pub use threads::Threads;
 
 /// What waits of ended threads until someone takes it in: some ten thousand of them.
 const ROOM_BYTES: usize = 16 << 20;
@@ -64,6 +70,8 @@ pub struct Taskstats {
     socket: Netlink,
     /// Whether the kernel counts disk bytes.
     disk: bool,
+    /// Where births and ends are told, if records don't name the process.
+    connector: Option<Connector>,
 }
 
 impl Taskstats {
@@ -74,11 +82,21 @@ impl Taskstats {
     pub fn open(procfs: &Path, sysfs: &Path) -> Result<Self, TaskstatsError> {
         let socket = Netlink::open(GENERIC, 0).map_err(TaskstatsError::Missing)?;
         let family = family_of(&socket).map_err(TaskstatsError::Missing)?;
-        let listener = Self {
+        let mut listener = Self {
             socket,
             disk: procfs.join("self/io").exists(),
+            connector: None,
         };
-        listener.check_layout(family)?;
+        if listener.check_layout(family)? < WITH_PROCESS {
+            // It is to tell the end of every thread that has a record.
+            let opened = Connector::open().inspect_err(|error| {
+                warn!(
+                    "the records of this kernel do not name the process of a thread, and the proc \
+                     connector is refused ({error}): many ended processes will be missing"
+                );
+            });
+            listener.connector = opened.ok();
+        }
         listener.socket.make_room(ROOM_BYTES);
         let mut request = command(1);
         let mut processors = processors(procfs, sysfs)?.into_bytes();
@@ -97,8 +115,9 @@ impl Taskstats {
         Ok(listener)
     }
 
-    /// Asks for the numbers of this very thread, to see whether they are where they should be.
-    fn check_layout(&self, family: u16) -> Result<(), TaskstatsError> {
+    /// Asks for the numbers of this very thread, to see whether they are where they should be;
+    /// gives the version of the layout.
+    fn check_layout(&self, family: u16) -> Result<u16, TaskstatsError> {
         let own = rustix::thread::gettid().as_raw_nonzero().get();
         let mut request = command(TASKSTATS_CMD_GET);
         push_attribute(&mut request, TASKSTATS_CMD_ATTR_PID, &own.to_ne_bytes());
@@ -111,7 +130,7 @@ impl Taskstats {
             Err(error @ (Errno::PERM | Errno::ACCESS)) => Err(TaskstatsError::Refused(error)),
             // Thread ids are those of the first PID namespace.
             Err(error) => Err(TaskstatsError::Namespace(error)),
-            Ok(()) if fits => Ok(()),
+            Ok(()) if fits => Ok(version),
             Ok(()) => Err(TaskstatsError::Layout(version)),
         }
     }
@@ -128,10 +147,25 @@ impl Taskstats {
         })
     }
 
-    /// Where records come.
+    /// Whether births and ends are told, because records don't name the process.
     #[must_use]
-    pub fn socket(&self) -> &Netlink {
-        &self.socket
+    pub fn tells_births(&self) -> bool {
+        self.connector.is_some()
+    }
+
+    /// Hands over all births and ends that wait; says whether the kernel had to drop some.
+    ///
+    /// # Errors
+    /// If the socket can't be read.
+    pub fn drain_events(&self, take: impl FnMut(Event)) -> Result<bool, Errno> {
+        let connector = self.connector.as_ref();
+        connector.map_or(Ok(false), |connector| connector.drain(take))
+    }
+
+    /// Where the kernel tells it.
+    pub fn sockets(&self) -> impl Iterator<Item = &Netlink> {
+        let connector = self.connector.as_ref().map(Connector::socket);
+        std::iter::once(&self.socket).chain(connector)
     }
 }
 

@@ -12,6 +12,9 @@ const TASKSTATS_TYPE_STATS: u16 = 3;
 const TASKSTATS_TYPE_AGGR_PID: u16 = 4;
 const TASKSTATS_TYPE_AGGR_TGID: u16 = 5;
 
+/// The first version with `ac_tgid` and `AGROUP`.
+pub(super) const WITH_PROCESS: u16 = 12;
+
 /// Process id of kthreadd, whose children are the kernel's threads.
 const KTHREADD: u32 = 2;
 
@@ -57,8 +60,7 @@ pub(super) fn version_of(payload: &[u8]) -> Option<u16> {
 
 /// Reads a message about one thread; `None` if it isn't one, or has another layout.
 pub(super) fn parse(payload: &[u8], disk: bool) -> Option<Record> {
-    /// The first version with `ac_tgid` and `AGROUP`, and the one that had moved everything.
-    const WITH_PROCESS: u16 = 12;
+    /// The version that had moved everything.
     const MOVED: u16 = 15;
     const AGROUP: u8 = 0x20;
     let tid = nested(payload, TASKSTATS_TYPE_AGGR_PID, TASKSTATS_TYPE_PID)?;
