@@ -1,12 +1,13 @@
 //! TCP connections that come and go, are shared, or are in another network namespace.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd as _;
-use std::{fs, thread, time::Duration};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::{fs, fs::File, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use esnode_tests::tally::Protocol;
+use nix::sys::socket::{self, SockaddrIn};
 use nix::sys::wait::waitpid;
 use nix::unistd::{pipe, read};
 
@@ -106,6 +107,60 @@ pub(crate) fn slow_peer() -> Result<()> {
     let mut far = stream(&pair.far)?;
     far.read_exact(&mut [0; 12_345])?;
     meter.received(Protocol::Tcp, 12_345);
+    std::mem::forget(pair);
+    meter.tell()
+}
+
+/// One socket is connected again and again, and exchanges so many bytes each time.
+pub(crate) fn reconnected(sizes: &[&str]) -> Result<()> {
+    let mut meter = Meter::default();
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let SocketAddr::V4(address) = listener.local_addr()? else {
+        bail!("not IPv4");
+    };
+    let near = sys::stream_socket(0)?;
+    for bytes in sizes {
+        socket::connect(near.as_raw_fd(), &SockaddrIn::from(address))?;
+        let pair = Pair {
+            near: near.try_clone()?,
+            far: listener.accept()?.0.into(),
+            datagrams: false,
+            protocol: Protocol::Tcp,
+        };
+        exchange(&pair, bytes.parse()?, &mut meter)?;
+        stage("connected")?;
+        sys::disconnect(near.as_fd())?;
+    }
+    meter.tell()
+}
+
+/// A process has a connection of a network namespace that it is not in itself; others come to be
+/// in it, and go.
+pub(crate) fn from_outside(bytes: usize) -> Result<()> {
+    let mut meter = Meter::default();
+    let outside = File::open("/proc/self/ns/net")?;
+    sys::enter_new_network()?;
+    let inside = File::open("/proc/self/ns/net")?;
+    let pair = connect()?;
+    exchange(&pair, bytes, &mut meter)?;
+    sys::enter_network(&outside)?;
+    for _ in 0..2 {
+        let (entered_out, entered_in) = pipe()?;
+        let (end_out, end_in) = pipe()?;
+        let child = sys::fork(|| {
+            nix::unistd::close(end_in.as_raw_fd())?;
+            sys::enter_network(&inside)?;
+            nix::unistd::write(&entered_in, b"e")?;
+            ensure!(read(&end_out, &mut [0; 1])? == 0, "told too early");
+            Ok(())
+        })?;
+        drop(entered_in);
+        ensure!(read(&entered_out, &mut [0; 1])? == 1, "the child failed");
+        stage("visited")?;
+        drop(end_in);
+        waitpid(child, None).context("wait for the child")?;
+        stage("alone")?;
+    }
     std::mem::forget(pair);
     meter.tell()
 }

@@ -104,6 +104,8 @@ fn run(words: &[&str], hold: bool) -> Result<()> {
         ["half-closed", bytes] => connections::half_closed(bytes.parse()?)?,
         ["slow-peer"] => connections::slow_peer()?,
         ["inherited", bytes, more] => connections::inherited(bytes.parse()?, more.parse()?)?,
+        ["reconnected", ref sizes @ ..] => connections::reconnected(sizes)?,
+        ["from-outside", bytes] => connections::from_outside(bytes.parse()?)?,
         ["in-namespace", ref words @ ..] => {
             sys::enter_new_network()?;
             return run(words, hold);

@@ -230,6 +230,25 @@ pub(crate) fn aligned(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
         .unwrap_or_default()
 }
 
+/// Takes this process, which has one thread, into the network namespace of a link.
+pub(crate) fn enter_network(link: &File) -> Result<()> {
+    // SAFETY: takes and gives numbers only.
+    let result = unsafe { libc::setns(link.as_raw_fd(), libc::CLONE_NEWNET) };
+    ensure!(result == 0, "setns: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// Dissolves the connection of a socket, which then can be connected again.
+pub(crate) fn disconnect(socket: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: all zeros are a value of this struct of numbers, and say `AF_UNSPEC`.
+    let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    let length = libc::socklen_t::try_from(size_of_val(&nowhere))?;
+    // SAFETY: the kernel reads the address, which lives through the call.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    ensure!(result == 0, "disconnect: {}", io::Error::last_os_error());
+    Ok(())
+}
+
 /// Takes this process, which has one thread, into a network namespace of its own, with a loopback
 /// interface that works.
 pub(crate) fn enter_new_network() -> Result<()> {

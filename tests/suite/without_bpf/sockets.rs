@@ -48,6 +48,8 @@ pub(super) const TESTS: &[(&str, Run)] = &[
     }),
     ("connections_come_and_go", come_and_go),
     ("connections_nobody_saw_are_nobodys", unseen),
+    ("reconnected_socket_counts_each_time", reconnected),
+    ("namespace_left_and_entered_again", from_outside),
     ("inherited_socket_counts_once", inherited),
     ("older_sockets_count_from_the_start", older),
     ("udp_and_unix_are_absent", absent_protocols),
@@ -195,6 +197,68 @@ fn unseen(setting: Setting) -> Result<()> {
         }
         Ok(())
     })?;
+    workload.release()?;
+    Ok(())
+}
+
+/// What a socket moved stays when it is connected again, and what it moves then adds to it: also
+/// when that is just as much.
+fn reconnected(setting: Setting) -> Result<()> {
+    const SIZES: [u64; 3] = [50_000, 30_000, 30_000];
+    let agent = setting.start(&[])?;
+    let name = Name::new("again")?;
+    let sizes = SIZES.map(|size| size.to_string());
+    let mut words = vec!["reconnected"];
+    words.extend(sizes.iter().map(String::as_str));
+    let mut workload = Workload::start(&name, &words)?;
+    let mut expected = 0;
+    for size in SIZES {
+        workload.wait_for("at connected")?;
+        expected += size;
+        within_grace(|| {
+            let page = agent.page()?;
+            let seen = group(&page, &[("group", &name.comm)]).moved(Protocol::Tcp)?;
+            let seen = (seen.transmit_bytes, seen.receive_bytes);
+            ensure_eq!(seen, (expected, expected), "after {size} more");
+            Ok(())
+        })?;
+        workload.go_on()?;
+    }
+    workload.release()?;
+    thread::sleep(Duration::from_millis(100));
+    let page = agent.page()?;
+    let seen = group(&page, &[("group", &name.comm)]).moved(Protocol::Tcp)?;
+    ensure_eq!(seen.transmit_bytes, expected, "when it has ended");
+    Ok(())
+}
+
+/// A socket counts once, however often processes come to its network namespace and go.
+fn from_outside(setting: Setting) -> Result<()> {
+    const BYTES: u64 = 60_000;
+    let agent = setting.start(&[])?;
+    agent.page()?;
+    let name = Name::new("outside")?;
+    let mut workload = Workload::start(&name, &["from-outside", &BYTES.to_string()])?;
+    let pid = workload.pid().to_string();
+    for visit in 0..2 {
+        for stage in ["visited", "alone"] {
+            workload.wait_for(&format!("at {stage}"))?;
+            if stage == "alone" {
+                // Long enough for the namespace to be found empty.
+                thread::sleep(Duration::from_millis(3_500));
+            }
+            let page = agent.page()?;
+            for series in [
+                process(&page, &[("pid", &pid), ("comm", &name.comm)]),
+                group(&page, &[("group", &name.comm)]),
+            ] {
+                let seen = series.moved(Protocol::Tcp)?;
+                let seen = (seen.transmit_bytes, seen.receive_bytes);
+                ensure_eq!(seen, (BYTES, BYTES), "{stage} {visit}");
+            }
+            workload.go_on()?;
+        }
+    }
     workload.release()?;
     Ok(())
 }

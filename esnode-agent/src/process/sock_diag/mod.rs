@@ -6,8 +6,12 @@
 //! booked stays where it is. When the kernel frees a socket it tells its last numbers, so that
 //! nothing depends on how often anyone looks; of a socket that nobody was seen to have, they are
 //! nobody's.
+//!
+//! A network namespace is read while a process is in it, or has a socket of it that was seen. One
+//! that lives between two looks only leaves no trace.
 
 mod holders;
+mod left;
 mod namespaces;
 mod socket;
 mod watches;
@@ -15,13 +19,16 @@ mod wire;
 
 use super::{Group, Key, Process, Usage, netlink::Netlink, table::Unattributed};
 use esnode_ebpf::Name;
+use left::Left;
 use namespaces::{Namespace, NamespaceId};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::io::Errno;
 use socket::{Socket, traffic};
 use std::{
+    collections::hash_map::Entry,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 use tracing::warn;
@@ -30,6 +37,10 @@ use wire::{Moved, Reading};
 
 /// Passes between two searches for who has a socket, at most.
 const MOST_PATIENCE: u64 = 32;
+
+/// So long a namespace that nobody is in is read on for sockets that nobody has, such as those
+/// whose last bytes are still on their way. Those of the kernel do not end by themselves.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Why sock_diag can't be used.
 #[derive(Debug, Error)]
@@ -69,7 +80,7 @@ impl From<Errno> for SockDiagError {
 pub struct Namespaces {
     /// Those that are.
     pub read: usize,
-    /// Those that may not be entered; `None` where even that may not be read of some process.
+    /// Those that may not be entered, or for which there are no descriptors; `None` where even that may not be read of some process.
     pub refused: Option<usize>,
 }
 
@@ -81,6 +92,12 @@ pub struct SockDiag {
     namespaces: FxHashMap<NamespaceId, Namespace>,
     refused: FxHashSet<NamespaceId>,
     told_refused: bool,
+    /// Those that are tried again, for lack of descriptors.
+    short: FxHashSet<NamespaceId>,
+    told_short: bool,
+    /// Those that are older than the agent and were not entered yet.
+    older: FxHashSet<NamespaceId>,
+    left: Left,
     watches: Watches,
     sockets: FxHashMap<(NamespaceId, u64), Socket>,
     processes: FxHashMap<Key, Moved>,
@@ -107,6 +124,10 @@ impl SockDiag {
             namespaces: [(own, namespace)].into_iter().collect(),
             refused: FxHashSet::default(),
             told_refused: false,
+            short: FxHashSet::default(),
+            told_short: false,
+            older: namespaces::mounted(procfs),
+            left: Left::default(),
             watches: Watches::default(),
             sockets: FxHashMap::default(),
             processes: FxHashMap::default(),
@@ -120,6 +141,8 @@ impl SockDiag {
         for socket in diag.sockets.values_mut() {
             socket.booked = socket.reading;
         }
+        diag.older.extend(&diag.short);
+        diag.older.retain(|id| !diag.namespaces.contains_key(id));
         Ok(diag)
     }
 
@@ -171,7 +194,7 @@ impl SockDiag {
     pub fn namespaces(&self) -> Namespaces {
         Namespaces {
             read: self.namespaces.len(),
-            refused: (!self.watches.any_denied()).then_some(self.refused.len()),
+            refused: (!self.watches.any_denied()).then_some(self.refused.len() + self.short.len()),
         }
     }
 
@@ -193,17 +216,73 @@ impl SockDiag {
     /// Leaves the namespaces that nobody is in: an open socket would keep them alive.
     pub fn leave_unused(&mut self) {
         let (own, procfs) = (self.own, &self.procfs);
-        let left: Vec<_> = self
-            .namespaces
-            .iter()
-            .filter(|(id, namespace)| **id != own && !namespace.is_in_use(procfs, **id))
-            .map(|(id, _)| *id)
-            .collect();
-        if !left.is_empty() {
-            self.drain();
-            self.namespaces.retain(|id, _| !left.contains(id));
-            self.sockets.retain(|(id, _), _| !left.contains(id));
+        let mut empty = Vec::new();
+        for (id, namespace) in &mut self.namespaces {
+            if *id == own || namespace.is_in_use(procfs, *id) {
+                namespace.empty_since = None;
+            } else {
+                empty.push((*id, *namespace.empty_since.get_or_insert_with(Instant::now)));
+            }
         }
+        empty.retain(|(id, since)| self.is_done(*id, *since));
+        if empty.is_empty() {
+            return;
+        }
+        // Others may be in it than those who were remembered.
+        let Ok(mut members) = namespaces::all_members(&self.procfs) else {
+            return;
+        };
+        for (id, _) in empty {
+            match (members.remove(&id), self.namespaces.get_mut(&id)) {
+                (Some(members), Some(namespace)) => namespace.members = members,
+                _ => self.leave(id),
+            }
+        }
+    }
+
+    /// Whether a namespace that nobody is in has no more sockets that keep the agent there.
+    fn is_done(&mut self, id: NamespaceId, since: Instant) -> bool {
+        self.read_namespace(id);
+        self.drain();
+        let lingers = since.elapsed() < LINGER;
+        !self.sockets.iter().any(|((of, _), socket)| {
+            // Those keep the namespace alive as well, so the agent may.
+            let is_held = || {
+                let holder = socket.holder.as_ref();
+                holder.is_some_and(|holder| holder.holds(&self.procfs, socket.inode))
+            };
+            *of == id && (lingers || is_held())
+        })
+    }
+
+    /// Leaves a namespace. What was booked of its sockets is kept, should it be entered again.
+    fn leave(&mut self, id: NamespaceId) {
+        self.drain();
+        self.namespaces.remove(&id);
+        let mut sockets: Vec<(u64, Socket)> = self
+            .sockets
+            .extract_if(|(of, _), _| *of == id)
+            .map(|((_, cookie), socket)| (cookie, socket))
+            .collect();
+        for (_, socket) in &mut sockets {
+            self.give(socket, true);
+        }
+        self.left.keep(id, sockets);
+    }
+
+    /// Takes up the account of a namespace where it was left.
+    fn arrive(&mut self, id: NamespaceId, mut namespace: Namespace) {
+        namespace.baseline = self.older.remove(&id);
+        if let Some(sockets) = self.left.take(id) {
+            namespace.baseline |= sockets.is_empty();
+            let pass = self.pass;
+            self.sockets
+                .extend(sockets.into_iter().map(|(cookie, mut socket)| {
+                    socket.pass = pass;
+                    ((id, cookie), socket)
+                }));
+        }
+        self.namespaces.insert(id, namespace);
     }
 
     /// Takes in what the kernel told of freed sockets.
@@ -235,11 +314,17 @@ impl SockDiag {
         // Where the own namespace isn't known, another one could be it under another name.
         if self.own != 0 {
             let in_use = self.watches.follow(&self.procfs, self.pass, processes);
-            let (open, refused) = (&mut self.namespaces, &mut self.refused);
-            namespaces::follow(&self.procfs, open, self.own, &in_use, refused);
-            let namespaces = &self.namespaces;
-            self.sockets
-                .retain(|(id, _), _| namespaces.contains_key(id));
+            let followed = namespaces::follow(
+                &self.procfs,
+                &mut self.namespaces,
+                self.own,
+                &in_use,
+                &mut self.refused,
+            );
+            self.short = followed.short;
+            for (id, namespace) in followed.entered {
+                self.arrive(id, namespace);
+            }
         }
         if !self.refused.is_empty() && !self.told_refused {
             self.told_refused = true;
@@ -248,18 +333,43 @@ impl SockDiag {
                  CAP_SYS_PTRACE)"
             );
         }
-        let pass = self.pass;
-        for (id, namespace) in &self.namespaces {
-            let take = |message: &[u8]| {
-                let Some(reading) = wire::parse(message) else {
-                    return;
-                };
-                let socket = self.sockets.entry((*id, reading.cookie)).or_default();
-                socket.read(&reading);
-                socket.pass = pass;
+        if !self.short.is_empty() && !self.told_short {
+            self.told_short = true;
+            warn!(
+                namespaces = self.short.len(),
+                "TCP sockets of some network namespaces aren't read for lack of file descriptors or \
+                 memory: raise the limit of open files (RLIMIT_NOFILE), two for each namespace"
+            );
+        }
+        let ids: Vec<_> = self.namespaces.keys().copied().collect();
+        for id in ids {
+            self.read_namespace(id);
+        }
+    }
+
+    /// Reads all sockets of a namespace.
+    fn read_namespace(&mut self, id: NamespaceId) {
+        let Some(namespace) = self.namespaces.get_mut(&id) else {
+            return;
+        };
+        let (pass, baseline, sockets) = (self.pass, namespace.baseline, &mut self.sockets);
+        let take = |message: &[u8]| {
+            let Some(reading) = wire::parse(message) else {
+                return;
             };
-            // What one pass can't read, the next one finds in the same counters.
-            let _ = namespace.dump(take);
+            let (socket, unknown) = match sockets.entry((id, reading.cookie)) {
+                Entry::Occupied(entry) => (entry.into_mut(), false),
+                Entry::Vacant(entry) => (entry.insert(Socket::default()), true),
+            };
+            socket.read(&reading);
+            socket.pass = pass;
+            if baseline && unknown {
+                socket.booked = socket.reading;
+            }
+        };
+        // What one pass can't read, the next one finds in the same counters.
+        if namespace.dump(take).is_ok() {
+            namespace.baseline = false;
         }
     }
 

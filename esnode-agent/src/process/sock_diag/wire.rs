@@ -47,6 +47,24 @@ pub(super) struct Moved {
     pub(super) transmit_bytes: u64,
 }
 
+/// Numbers that the kernel reads together, and that never fall while a connection lasts: when the
+/// socket is disconnected, to be connected again, they begin at zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) received: u64,
+    pub(super) acknowledged: u64,
+    pub(super) sent: u64,
+}
+
+impl Counters {
+    /// Whether these are of a later connection than `earlier`.
+    pub(super) fn began_again(&self, earlier: &Self) -> bool {
+        self.received < earlier.received
+            || self.acknowledged < earlier.acknowledged
+            || self.sent < earlier.sent
+    }
+}
+
 /// What the kernel says of one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
@@ -55,6 +73,9 @@ pub(super) struct Reading {
     /// Inode number of the file; 0 if no process has it.
     pub(super) inode: u32,
     pub(super) moved: Moved,
+    pub(super) counters: Counters,
+    /// Its port and the peer's; `None` once it has no port any more.
+    pub(super) ports: Option<[u16; 2]>,
     /// The last of the received bytes may be the end of the stream instead: after the socket was
     /// closed, nobody can tell.
     pub(super) end_in_doubt: bool,
@@ -66,6 +87,7 @@ pub(super) fn parse(payload: &[u8]) -> Option<Reading> {
     const MESSAGE: usize = 72;
     let [state] = field::<1>(payload, 1)?;
     let cookie = u64_at(payload, 44)?;
+    let ports = [4, 6].map(|offset| field(payload, offset).map_or(0, u16::from_be_bytes));
     let (unread, unacknowledged) = (u32_at(payload, 56)?, u32_at(payload, 60)?);
     let inode = u32_at(payload, 68)?;
     let (_, info) =
@@ -88,6 +110,15 @@ pub(super) fn parse(payload: &[u8]) -> Option<Reading> {
         .max(acknowledged.saturating_sub(2))
         .min(by_sequence);
 
+    // Disconnected: what is then said of queues is left over.
+    let counters = Counters {
+        received,
+        acknowledged,
+        sent,
+    };
+    let nothing = state == CLOSE && counters == Counters::default();
+    let transmit_bytes = if nothing { 0 } else { transmit_bytes };
+
     // So does the peer's FIN, which is read when a receive returns 0.
     let taken = received.saturating_sub(unread.into());
     let fin_received = matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING);
@@ -99,6 +130,8 @@ pub(super) fn parse(payload: &[u8]) -> Option<Reading> {
             receive_bytes: taken.saturating_sub(fin_read.into()),
             transmit_bytes,
         },
+        counters,
+        ports: (!ports.contains(&0)).then_some(ports),
         end_in_doubt: state == CLOSE && unread == 0,
     })
 }
@@ -190,6 +223,17 @@ mod tests {
             ..OPEN
         };
         assert_eq!(moved(refused), (2_900, 1_001));
+    }
+
+    #[test]
+    fn a_disconnected_socket_moved_nothing() {
+        let disconnected = Socket {
+            state: CLOSE,
+            not_sent: 65_485,
+            unacknowledged: 65_485,
+            ..Socket::default()
+        };
+        assert_eq!(moved(disconnected), (0, 0));
     }
 
     #[test]
