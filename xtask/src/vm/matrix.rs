@@ -181,7 +181,8 @@ const OF_OWN_RUNGS: [&str; 4] = ["check::", "fallback::", "faults::", "ladder::"
 /// Tests of block devices; they run in the round with all rungs.
 const OF_DEVICES: [&str; 1] = ["latency::"];
 
-/// Tests of what stands in for BPF; they run in the round without it.
+/// Tests of what stands in for BPF; they run in the round without it. A short run leaves them to
+/// the host.
 const OF_NO_BPF: [&str; 1] = ["without_bpf::"];
 
 /// Tests that a short run leaves out as well, for the time that they take.
@@ -199,7 +200,7 @@ impl Round {
         let lower = !self.without.is_empty();
         let by_bpf = self.name != Self::NO_BPF;
         let choices: [(bool, &[&'static str]); 6] = [
-            (by_bpf, &OF_NO_BPF),
+            (short || by_bpf, &OF_NO_BPF),
             (short || lower, &OF_NO_RUNG),
             (short || lower, &OF_OWN_RUNGS),
             (lower, &OF_DEVICES),
