@@ -261,9 +261,9 @@ fn check_crowd(agent: &Agent, ended: &str) -> Result<()> {
     let seen = seen.context("no CPU time")?;
     #[expect(clippy::cast_precision_loss, reason = "less than a second")]
     let used = used as f64 / 1e6;
-    // The kernel's own sum ends before the process does; taskstats leaves out what each of the
-    // three ended threads used since its last tick, a hundredth of a second at most.
-    let late = if ended == "taskstats" { 0.03 } else { 0.005 };
+    // With hooks, what the process used before its exec is with its old name; taskstats leaves out
+    // what each of the three ended threads used since its last tick, a hundredth of a second at most.
+    let late = 0.03;
     ensure!(
         (used - late..used + 0.1).contains(&seen),
         "used {used} s, on the page {seen} s"
