@@ -102,6 +102,16 @@ impl Usage {
         rest
     }
 
+    /// Disk bytes, as far as `total` had them too: what was read later than that may belong to
+    /// another name already.
+    #[must_use]
+    pub fn disk_within(&self, total: &Self) -> Option<Disk> {
+        self.disk.zip(total.disk).map(|(mut mine, total)| {
+            mine.combine(&total, u64::min);
+            mine
+        })
+    }
+
     fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
         let apply = |a: &mut u64, b: u64| *a = with(*a, b);
         apply(&mut self.cpu_nanoseconds, other.cpu_nanoseconds);

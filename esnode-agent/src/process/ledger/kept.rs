@@ -62,7 +62,7 @@ impl Kept {
             kept.ended.add(&ended.usage());
         }
         kept.booked.disk = match live {
-            Live::Used(live) if live.disk.is_some() => kept.with(live).disk,
+            Live::Used(live) if live.disk.is_some() => kept.with(live).disk_within(total),
             Live::Used(_) | Live::Unreadable => total.disk,
             Live::Gone => kept.ended.disk,
         };

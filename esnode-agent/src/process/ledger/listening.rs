@@ -136,7 +136,9 @@ impl ListeningLedger {
             own.disk = kept.booked().disk;
         } else if process.threads == 1 || pid == 1 || self.parents.contains(&pid) {
             match live(pid) {
-                Live::Used(live) if live.disk.is_some() => own.disk = kept.with(&live).disk,
+                Live::Used(live) if live.disk.is_some() => {
+                    own.disk = kept.with(&live).disk_within(&process.usage);
+                }
                 Live::Used(_) | Live::Unreadable => {}
                 Live::Gone => own.disk = kept.booked().disk,
             }
