@@ -47,6 +47,8 @@ pub(super) struct Kept {
     ended: Own,
     /// What of all was booked.
     booked: Own,
+    /// Whether a thread ended since.
+    told: bool,
 }
 
 impl Kept {
@@ -57,6 +59,7 @@ impl Kept {
             base: nothing,
             ended: nothing,
             booked: Own::of(total),
+            told: false,
         };
         if let Some(ended) = ended {
             kept.ended.add(&ended.usage());
@@ -80,6 +83,7 @@ impl Kept {
             },
             ended: nothing,
             booked: Own::of(total),
+            told: false,
         }
     }
 
@@ -102,12 +106,19 @@ impl Kept {
         let due = own.beyond(&booked);
         booked.raise_to(own);
         self.booked = Own::of(&booked);
+        self.told = false;
         due
     }
 
     /// A thread of it ended.
     pub(super) fn end_thread(&mut self, usage: &Usage) {
         self.ended.add(usage);
+        self.told = true;
+    }
+
+    /// Whether a thread ended since it was booked.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
     }
 
     /// What is to be booked when all its threads have ended.

@@ -132,7 +132,7 @@ impl ListeningLedger {
         let pid = process.key.pid;
         let mut kept = before.kept;
         let mut own = Own::of(&process.usage).usage();
-        if own.disk == before.total.usage().disk {
+        if own.disk == before.total.usage().disk && !kept.is_told() {
             own.disk = kept.booked().disk;
         } else if process.threads == 1 || pid == 1 || self.parents.contains(&pid) {
             match live(pid) {
