@@ -28,11 +28,7 @@ pub(crate) fn task_newtask(context: BtfTracePointContext) -> i32 {
     // not pass for this task's.
     let _ = THREADS.remove(task.expose_provenance() as u64);
     if flags & CLONE_THREAD == 0 {
-        let signal = pointer::<Probe>(task, offset!(task_signal)) as u64;
-        let _ = PROCESSES.remove(signal);
-        if offset!(exit_tells_process_dead) != 1 {
-            let _ = ENDED.remove(signal);
-        }
+        forget_process(task);
         started(&context, &group(task));
     }
     0
@@ -97,15 +93,22 @@ pub(crate) fn sched_process_exit(context: BtfTracePointContext) -> i32 {
         // what its teardown uses is lost.
         tables::refuse_ending();
         let account = task_account::<Probe>(task);
-        match group {
-            Some(group) => pay_account(group, &account),
-            None => lose_account(&account),
-        }
+        pay_at_once(group, &account);
     }
     if is_last(&context, signal) {
         exited(&name);
     }
     0
+}
+
+/// Takes away what is kept of the process that a task leads, or had at its address.
+#[inline(always)]
+fn forget_process(task: *const u8) {
+    let signal = pointer::<Probe>(task, offset!(task_signal)).expose_provenance() as u64;
+    let _ = PROCESSES.remove(signal);
+    if offset!(exit_tells_process_dead) != 1 {
+        let _ = ENDED.remove(signal);
+    }
 }
 
 /// Whether a thread that exits is the last of its process. Before Linux 6.16 the tracepoint does
@@ -145,18 +148,11 @@ pub(crate) fn sched_process_free(context: BtfTracePointContext) -> i32 {
         if !exit_seen {
             name = group(pointer::<Probe>(task, offset!(task_group_leader)));
             let account = task_account::<Probe>(task);
-            match tables::group(&name) {
-                Some(group) => pay_account(group, &account),
-                None => lose_account(&account),
-            }
+            pay_at_once(tables::group(&name), &account);
         }
     }
     if leader {
-        let signal = pointer::<Probe>(task, offset!(task_signal)) as u64;
-        let _ = PROCESSES.remove(signal);
-        if offset!(exit_tells_process_dead) != 1 {
-            let _ = ENDED.remove(signal);
-        }
+        forget_process(task);
         if !exit_seen {
             exited(&name);
         }
@@ -253,6 +249,15 @@ fn pay_account(group: *mut GroupUse, due: &Account) {
     add(read, due.disk_read_bytes);
     add(write, due.disk_write_bytes);
     add(cancelled, due.disk_cancelled_write_bytes);
+}
+
+/// Gives a group the account of a thread that has no entry.
+#[inline(always)]
+fn pay_at_once(group: Option<*mut GroupUse>, account: &Account) {
+    match group {
+        Some(group) => pay_account(group, account),
+        None => lose_account(account),
+    }
 }
 
 #[inline(always)]
