@@ -63,7 +63,12 @@ pub(crate) fn command(case: &str, transport: &str, transmit: usize) -> Result<()
 }
 
 /// One send, counted.
-fn send_once(pair: &Pair, bytes: usize, flags: MsgFlags, meter: &mut Meter) -> Result<()> {
+pub(crate) fn send_once(
+    pair: &Pair,
+    bytes: usize,
+    flags: MsgFlags,
+    meter: &mut Meter,
+) -> Result<()> {
     let sent = send(pair.near.as_raw_fd(), &vec![b'x'; bytes], flags)?;
     ensure!(sent == bytes, "sent {sent} of {bytes}");
     meter.sent(pair.protocol, sent);
@@ -71,7 +76,7 @@ fn send_once(pair: &Pair, bytes: usize, flags: MsgFlags, meter: &mut Meter) -> R
 }
 
 /// Receives until so many bytes are in, counted.
-fn receive_all(pair: &Pair, bytes: usize, meter: &mut Meter) -> Result<()> {
+pub(crate) fn receive_all(pair: &Pair, bytes: usize, meter: &mut Meter) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
         let received = recv(pair.far.as_raw_fd(), &mut vec![0; left], MsgFlags::empty())?;

@@ -11,10 +11,11 @@ use io_uring::IoUring;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::TcpNoDelay;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, setsockopt, shutdown};
 use nix::unistd::pipe;
 
 use crate::meter::{Meter, tell_fact};
+use crate::special::{receive_all, send_once};
 use crate::sys::taking::{ring_splice, take, window};
 use crate::transport::{Pair, Transport};
 
@@ -102,24 +103,6 @@ impl Pipe {
     }
 }
 
-fn send_all(pair: &Pair, bytes: usize, meter: &mut Meter) -> Result<()> {
-    let sent = send(pair.near.as_raw_fd(), &vec![b'x'; bytes], MsgFlags::empty())?;
-    ensure!(sent == bytes, "sent {sent} of {bytes}");
-    meter.sent(pair.protocol, sent);
-    Ok(())
-}
-
-fn receive_exact(pair: &Pair, bytes: usize, meter: &mut Meter) -> Result<()> {
-    let mut left = bytes;
-    while left > 0 {
-        let received = recv(pair.far.as_raw_fd(), &mut vec![0; left], MsgFlags::empty())?;
-        ensure!(received > 0, "the stream ended");
-        meter.received(pair.protocol, received);
-        left -= received;
-    }
-    Ok(())
-}
-
 fn wait_for(pair: &Pair, flags: PollFlags) -> Result<()> {
     let mut waits = [PollFd::new(pair.far.as_fd(), flags)];
     let ready = poll(&mut waits, PollTimeout::from(10_000_u16))?;
@@ -162,7 +145,7 @@ fn zerocopy(pair: &Pair, room: usize, meter: &mut Meter) -> Result<()> {
                 (0, 0) => data.len() - done,
                 (rest, _) => rest,
             };
-            receive_exact(pair, rest, meter)?;
+            receive_all(pair, rest, meter)?;
             (received, done) = (received + rest, done + rest);
         }
     }
@@ -181,15 +164,15 @@ fn receive_and_splice(pair: &Pair, meter: &mut Meter) -> Result<()> {
     let pipe = Pipe::new()?;
     for time in 1..=TIMES {
         let (first, second) = (time * 701, time * 503);
-        send_all(pair, first + second, meter)?;
-        receive_exact(pair, first, meter)?;
+        send_once(pair, first + second, MsgFlags::empty(), meter)?;
+        receive_all(pair, first, meter)?;
         pipe.splice_exact(pair, second, meter)?;
     }
     // And the other way round.
     for time in 1..=TIMES {
-        send_all(pair, 2 * time, meter)?;
+        send_once(pair, 2 * time, MsgFlags::empty(), meter)?;
         pipe.splice_exact(pair, time, meter)?;
-        receive_exact(pair, time, meter)?;
+        receive_all(pair, time, meter)?;
     }
     Ok(())
 }
@@ -197,7 +180,7 @@ fn receive_and_splice(pair: &Pair, meter: &mut Meter) -> Result<()> {
 /// The end of the stream is there before its last bytes are taken.
 fn splice_to_the_end(pair: &Pair, meter: &mut Meter) -> Result<()> {
     let pipe = Pipe::new()?;
-    send_all(pair, 50_001, meter)?;
+    send_once(pair, 50_001, MsgFlags::empty(), meter)?;
     shutdown(pair.near.as_raw_fd(), Shutdown::Write)?;
     wait_for(pair, PEER_ENDED)?;
     while pipe.splice(pair, 7_777, meter)? > 0 {}
@@ -209,7 +192,7 @@ fn splice_to_the_end(pair: &Pair, meter: &mut Meter) -> Result<()> {
 /// All bytes are taken before the end of the stream comes.
 fn splice_before_the_end(pair: &Pair, meter: &mut Meter) -> Result<()> {
     let pipe = Pipe::new()?;
-    send_all(pair, 50_001, meter)?;
+    send_once(pair, 50_001, MsgFlags::empty(), meter)?;
     pipe.splice_exact(pair, 50_001, meter)?;
     shutdown(pair.near.as_raw_fd(), Shutdown::Write)?;
     wait_for(pair, PEER_ENDED)?;
@@ -221,8 +204,8 @@ fn splice_before_the_end(pair: &Pair, meter: &mut Meter) -> Result<()> {
 fn splice_by_turns([one, other]: [&Pair; 2], meter: &mut Meter) -> Result<()> {
     let pipe = Pipe::new()?;
     for time in 1..=TIMES {
-        send_all(one, time * 901, meter)?;
-        send_all(other, time * 1_301, meter)?;
+        send_once(one, time * 901, MsgFlags::empty(), meter)?;
+        send_once(other, time * 1_301, MsgFlags::empty(), meter)?;
         pipe.splice_exact(one, time * 400, meter)?;
         pipe.splice_exact(other, time * 500, meter)?;
         pipe.splice_exact(one, time * 501, meter)?;
@@ -239,8 +222,8 @@ fn splice_by_ring(pair: &Pair, meter: &mut Meter) -> Result<()> {
         Err(error) => skip!("io_uring_setup is refused: {error}"),
     };
     for time in 1..=TIMES {
-        send_all(pair, 3 * time, meter)?;
-        receive_exact(pair, time, meter)?;
+        send_once(pair, 3 * time, MsgFlags::empty(), meter)?;
+        receive_all(pair, time, meter)?;
         let mut left = 2 * time;
         while left > 0 {
             let taken = ring_splice(&mut ring, pair.far.as_fd(), pipe.into.as_fd(), left)?;

@@ -1,5 +1,6 @@
 //! The kernel's own account of TCP sockets, and who has them.
 
+use std::fmt;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use esnode_tests::workload::{Name, Workload};
 
 use super::{NO_BPF, Run, Setting};
 use crate::Case;
-use crate::check::{Calls, check_gone, ensure_eq, group, process, unattributed, within_grace};
+use crate::check::{
+    Calls, Series, check_gone, ensure_eq, group, process, unattributed, within_grace,
+};
 
 /// Bytes to send, and how many of them to receive.
 const TRANSMIT: u64 = 1_000_003;
@@ -152,9 +155,7 @@ fn come_and_go(setting: Setting) -> Result<()> {
                     process(&page, &[("pid", &pid), ("comm", &name.comm)]),
                     group(&page, &[("group", &name.comm)]),
                 ] {
-                    let seen = series.moved(Protocol::Tcp)?;
-                    let seen = (seen.transmit_bytes, seen.receive_bytes);
-                    ensure_eq!(seen, (expected, expected), "{stage} {round}");
+                    check_both(series, expected, format_args!("{stage} {round}"))?;
                 }
                 Ok(())
             })?;
@@ -217,10 +218,11 @@ fn reconnected(setting: Setting) -> Result<()> {
         expected += size;
         within_grace(|| {
             let page = agent.page()?;
-            let seen = group(&page, &[("group", &name.comm)]).moved(Protocol::Tcp)?;
-            let seen = (seen.transmit_bytes, seen.receive_bytes);
-            ensure_eq!(seen, (expected, expected), "after {size} more");
-            Ok(())
+            check_both(
+                group(&page, &[("group", &name.comm)]),
+                expected,
+                format_args!("after {size} more"),
+            )
         })?;
         workload.go_on()?;
     }
@@ -252,14 +254,20 @@ fn from_outside(setting: Setting) -> Result<()> {
                 process(&page, &[("pid", &pid), ("comm", &name.comm)]),
                 group(&page, &[("group", &name.comm)]),
             ] {
-                let seen = series.moved(Protocol::Tcp)?;
-                let seen = (seen.transmit_bytes, seen.receive_bytes);
-                ensure_eq!(seen, (BYTES, BYTES), "{stage} {visit}");
+                check_both(series, BYTES, format_args!("{stage} {visit}"))?;
             }
             workload.go_on()?;
         }
     }
     workload.release()?;
+    Ok(())
+}
+
+/// Fails where a process or group did not send and receive just so many bytes over TCP.
+fn check_both(series: Series<'_>, expected: u64, what: fmt::Arguments<'_>) -> Result<()> {
+    let seen = series.moved(Protocol::Tcp)?;
+    let seen = (seen.transmit_bytes, seen.receive_bytes);
+    ensure_eq!(seen, (expected, expected), "{what}");
     Ok(())
 }
 
@@ -284,9 +292,11 @@ fn inherited(setting: Setting) -> Result<()> {
         }
         let page = agent.page()?;
         for (pid, expected) in [(&parent, own), (&child, other)] {
-            let seen = process(&page, &[("pid", pid)]).moved(Protocol::Tcp)?;
-            let seen = (seen.transmit_bytes, seen.receive_bytes);
-            ensure_eq!(seen, (expected, expected), "{stage}: process {pid}");
+            check_both(
+                process(&page, &[("pid", pid)]),
+                expected,
+                format_args!("{stage}: process {pid}"),
+            )?;
         }
         workload.go_on()?;
     }
