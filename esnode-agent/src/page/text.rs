@@ -24,6 +24,10 @@ pub fn from_open_metrics(page: &str) -> String {
             help = Some(line);
         } else if line.starts_with("# TYPE ") {
             let counter = line.ends_with(" counter");
+            let line = match line.strip_suffix(" unknown") {
+                Some(named) => &format!("{named} untyped"),
+                None => line,
+            };
             for comment in help.take().into_iter().chain([line]) {
                 write_comment(&mut text, comment, counter);
             }
@@ -88,11 +92,13 @@ mod tests {
     #[test]
     fn counters_are_called_what_their_samples_are() {
         let page = "# HELP a_bytes Bytes of a.\n# TYPE a_bytes counter\na_bytes_total{x=\"y\"} 5\n\
-            # HELP b Help with # and words\n# TYPE b gauge\n# UNIT b x\nb 1\n# EOF\n";
+            # HELP b Help with # and words\n# TYPE b gauge\n# UNIT b x\nb 1\n\
+            # HELP c Of c\n# TYPE c unknown\nc 1\n# EOF\n";
         assert_eq!(
             from_open_metrics(page),
             "# HELP a_bytes_total Bytes of a.\n# TYPE a_bytes_total counter\n\
-             a_bytes_total{x=\"y\"} 5\n# HELP b Help with # and words\n# TYPE b gauge\nb 1\n"
+             a_bytes_total{x=\"y\"} 5\n# HELP b Help with # and words\n# TYPE b gauge\nb 1\n\
+             # HELP c Of c\n# TYPE c untyped\nc 1\n"
         );
     }
 
