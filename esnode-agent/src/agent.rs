@@ -2,11 +2,16 @@
 
 use crate::{
     bpf::{self, Bpf, BpfError, sys},
-    cli::{DEFAULT_SYSFS, PageOptions, Serving, Sources},
+    cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
         Collector, CollectorName, cpu::CpuCollector, load::LoadCollector, memory::MemoryCollector,
     },
     error::read_file,
+    gpu::{
+        GpuOptions, Gpus,
+        collector::{GpuCollector, Shared},
+        filter::Filter,
+    },
     ladder::{Refusal, Signal, Standing},
     process::{
         collector::ProcessCollector,
@@ -80,6 +85,27 @@ pub fn load_bpf(sources: &Sources) -> (Option<Bpf>, Vec<Standing>) {
     }
 }
 
+/// Starts the threads that sample GPUs, if these are wanted. They give up their rights themselves.
+///
+/// # Errors
+/// If the system refuses a thread.
+pub fn find_gpus(sources: &Sources, flags: &GpuFlags) -> Result<Option<Gpus>> {
+    if !sources.enabled().contains(&CollectorName::Gpu) {
+        return Ok(None);
+    }
+    let (filter, complaint) = Filter::of(&flags.gpu_devices);
+    if let Some(complaint) = complaint {
+        warn!("{complaint}");
+    }
+    let gpus = Gpus::start(GpuOptions {
+        library: flags.nvml_library.clone(),
+        intervals: flags.intervals(),
+        filter,
+        procfs: sources.procfs.clone(),
+    });
+    Ok(Some(gpus.context("cannot start the GPU thread")?))
+}
+
 /// Opens the rungs below BPF for the signals that have none yet, and puts them into `standings`.
 #[must_use]
 pub fn open_fallback(sources: &Sources, standings: &mut [Standing]) -> Fallback {
@@ -117,11 +143,11 @@ pub fn log_standings(standings: &[Standing]) {
 pub fn collectors(
     sources: &Sources,
     page: &PageOptions,
-    bpf: Option<Bpf>,
-    fallback: Fallback,
+    (bpf, fallback, mut gpus): (Option<Bpf>, Fallback, Option<Gpus>),
     standings: &[Standing],
 ) -> Result<Vec<Collector>> {
     let mut below = Some((bpf, fallback));
+    let mut gpu_facts = None;
     let procfs = &sources.procfs;
     let units = Units::of_this_kernel();
     let mut collectors = Vec::new();
@@ -130,10 +156,24 @@ pub fn collectors(
             CollectorName::Cpu => Collector::Cpu(CpuCollector::new(procfs, units.ticks_per_second)),
             CollectorName::Load => Collector::Load(LoadCollector::new(procfs)),
             CollectorName::Memory => Collector::Memory(MemoryCollector::new(procfs)),
+            CollectorName::Gpu => {
+                // Threads were started for it where it is enabled, and it is there once.
+                let Some(gpus) = gpus.take() else { continue };
+                gpus.wait_for_first_samples();
+                let hostname = || {
+                    rustix::system::uname()
+                        .nodename()
+                        .to_string_lossy()
+                        .into_owned()
+                };
+                let collector = GpuCollector::new(gpus, page.dcgm_names.then(hostname));
+                gpu_facts = Some(collector.shared());
+                Collector::Gpu(collector)
+            }
             CollectorName::Process => {
-                let (bpf, fallback) = below.take().unwrap_or_default();
+                let below = below.take().unwrap_or_default();
                 let rungs = Source::of_page(standings);
-                let processes = processes(sources, page, bpf, fallback, rungs, units)?;
+                let processes = processes(sources, page, below, gpu_facts.take(), rungs, units)?;
                 Collector::Process(Box::new(processes))
             }
         });
@@ -146,16 +186,18 @@ pub fn log_collectors(sources: &Sources, collectors: &[Collector]) {
     for name in &sources.disable_collector {
         info!("collector {name} is off (--disable-collector)");
     }
-    for collector in collectors {
-        info!("collector {} is on", collector.name());
+    // Whether there are GPUs, their own thread says.
+    let names = collectors.iter().map(Collector::name);
+    for name in names.filter(|name| *name != CollectorName::Gpu) {
+        info!("collector {name} is on");
     }
 }
 
 fn processes(
     sources: &Sources,
     page: &PageOptions,
-    bpf: Option<Bpf>,
-    fallback: Fallback,
+    (bpf, fallback): (Option<Bpf>, Fallback),
+    gpus: Option<Shared>,
     rungs: Vec<Source>,
     units: Units,
 ) -> Result<ProcessCollector> {
@@ -174,6 +216,7 @@ fn processes(
         rungs,
         ProcessSelection::new(page.process_limit, patterns),
         GroupSelection::new(page.group_limit),
+        gpus,
         boot_time_seconds(procfs),
     )
     .context("cannot start the listener thread")

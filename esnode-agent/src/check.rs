@@ -4,7 +4,7 @@
 use crate::{
     agent,
     cli::{CheckOptions, PageOptions},
-    collectors::{Collector, CollectorName, Sample},
+    collectors::{CollectError, Collector, CollectorName, Sample},
     ladder::{Refusal, Signal, Standing, State},
     privileges::{self, Needs},
     version,
@@ -29,13 +29,15 @@ const DEGRADED: u8 = 3;
 pub fn run(options: &CheckOptions) -> Result<ExitCode> {
     let sources = &options.sources;
     agent::check_roots(sources)?;
+    let gpus = agent::find_gpus(sources, &options.gpu)?;
     let (bpf, mut standings) = agent::load_bpf(sources);
     let fallback = agent::open_fallback(sources, &mut standings);
     if let Err(error) = privileges::drop(Needs::of(bpf.as_ref(), &fallback)) {
         warn!(%error, "keeping all privileges");
     }
     let page = PageOptions::default();
-    let mut collectors = agent::collectors(sources, &page, bpf, fallback, &standings)?;
+    let below = (bpf, fallback, gpus);
+    let mut collectors = agent::collectors(sources, &page, below, &standings)?;
     let samples: Vec<_> = collectors.iter_mut().map(Collector::sample).collect();
     let report = Report::new(&standings, &samples);
     let mut text = if options.json {
@@ -132,10 +134,12 @@ impl CollectorReport {
     fn new(name: CollectorName, samples: &[Sample]) -> Self {
         let mut samples = samples.iter();
         let outcome = samples.find(|sample| sample.collector == name);
-        let (state, reason) = match outcome.map(|sample| &sample.facts) {
+        let (state, reason) = match outcome.map(|sample| (&sample.facts, &sample.complaint)) {
             None => (State::Off, None),
-            Some(Ok(_)) => (State::Ok, None),
-            Some(Err(error)) => (State::Missing, Some(error.to_string())),
+            Some((Ok(_), None)) => (State::Ok, None),
+            Some((Ok(_), Some(complaint))) => (State::Missing, Some(complaint.clone())),
+            Some((Err(error @ CollectError::Off(_)), _)) => (State::Off, Some(error.to_string())),
+            Some((Err(error), _)) => (State::Missing, Some(error.to_string())),
         };
         Self {
             collector: name.to_string(),

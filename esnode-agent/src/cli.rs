@@ -1,9 +1,15 @@
 //! The command line. Every flag is an environment variable as well.
 
-use crate::{bpf, collectors::CollectorName, ladder::Rung, version};
+use crate::{
+    bpf,
+    collectors::CollectorName,
+    gpu::{Intervals, filter::Wanted},
+    ladder::Rung,
+    version,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use regex::{Regex, RegexSet};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Which process used what on this node: CPU, memory, disk and network bytes, on one page for
 /// Prometheus.
@@ -46,6 +52,9 @@ pub struct CheckOptions {
     /// Where to read.
     #[command(flatten)]
     pub sources: Sources,
+    /// How to sample GPUs.
+    #[command(flatten)]
+    pub gpu: GpuFlags,
     /// What to log.
     #[command(flatten)]
     pub log: LogOptions,
@@ -60,6 +69,9 @@ pub struct AgentOptions {
     /// Where to read.
     #[command(flatten)]
     pub sources: Sources,
+    /// How to sample GPUs.
+    #[command(flatten)]
+    pub gpu: GpuFlags,
     /// What to show.
     #[command(flatten)]
     pub page: PageOptions,
@@ -219,12 +231,53 @@ impl Sources {
     }
 }
 
+/// Flags on GPUs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "GPUs")]
+pub struct GpuFlags {
+    /// Sample GPUs this often: 100ms to 5s, as the driver keeps samples of processes for 10 s
+    #[arg(long, env = "ESNODE_GPU_INTERVAL", value_name = "DURATION", default_value = "1s",
+        value_parser = gpu_interval)]
+    pub gpu_interval: Duration,
+
+    /// Read what changes seldom this often: limits, links, ECC errors, rows; at least 100ms
+    #[arg(long, env = "ESNODE_GPU_SLOW_INTERVAL", value_name = "DURATION", default_value = "30s",
+        value_parser = gpu_slow_interval)]
+    pub gpu_slow_interval: Duration,
+
+    /// Sample only these GPUs: index, UUID or the beginning of it, MIG device as 0:1 or MIG-…
+    /// (repeat, or separate by commas). Otherwise NVIDIA_VISIBLE_DEVICES says which
+    #[arg(
+        long,
+        env = "ESNODE_GPU_DEVICES",
+        value_name = "DEVICE",
+        value_delimiter = ','
+    )]
+    pub gpu_devices: Vec<Wanted>,
+
+    /// NVIDIA's management library, if it is not libnvidia-ml.so.1 where the system looks for it
+    #[arg(long, env = "ESNODE_NVML_LIBRARY", value_name = "PATH")]
+    pub nvml_library: Option<PathBuf>,
+}
+
+impl GpuFlags {
+    /// How often is sampled.
+    #[must_use]
+    pub fn intervals(&self) -> Intervals {
+        Intervals {
+            fast: self.gpu_interval,
+            slow: self.gpu_slow_interval,
+        }
+    }
+}
+
 /// Flags on the page.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Page")]
 pub struct PageOptions {
-    /// How many processes get series of their own: those that --select names, then those that
-    /// used most CPU, disk and network recently. All others are in their group's series
+    /// How many processes get series of their own: those on GPUs, however many they are, those
+    /// that --select names, then those that used most CPU, disk and network recently. All others
+    /// are in their group's series
     #[arg(
         long,
         env = "ESNODE_PROCESS_LIMIT",
@@ -243,6 +296,10 @@ pub struct PageOptions {
     /// all others, within --process-limit; repeat the flag for more. The variable holds one
     #[arg(long, env = "ESNODE_SELECT", value_name = "REGEX", value_parser = pattern)]
     pub select: Vec<Regex>,
+
+    /// Show GPUs by the names of dcgm-exporter as well, for dashboards and alerts made for it
+    #[arg(long, env = "ESNODE_DCGM_NAMES", value_parser = FalseyValueParser::new())]
+    pub dcgm_names: bool,
 }
 
 impl Default for PageOptions {
@@ -251,6 +308,7 @@ impl Default for PageOptions {
             process_limit: 64,
             group_limit: 256,
             select: Vec::new(),
+            dcgm_names: false,
         }
     }
 }
@@ -335,6 +393,48 @@ fn pattern(text: &str) -> Result<Regex, String> {
     })
 }
 
+/// A duration as people write it: `500ms`, `1s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len()
+        - text
+            .trim_start_matches(|char: char| char.is_ascii_digit())
+            .len();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("expected a duration such as 500ms, 1s or 1h".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "expected a duration such as 500ms, 1s or 1h".to_owned())?;
+    let too_long = || "expected a shorter duration".to_owned();
+    let milliseconds = number.checked_mul(milliseconds).ok_or_else(too_long)?;
+    Ok(Duration::from_millis(milliseconds))
+}
+
+fn gpu_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(5);
+    if range.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("expected 100ms to 5s".to_owned())
+    }
+}
+
+fn gpu_slow_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    let range = Duration::from_millis(100)..=Duration::from_hours(1);
+    if range.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("expected 100ms to 1h".to_owned())
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
@@ -396,6 +496,16 @@ mod tests {
     }
 
     #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
+        for text in ["", "1", "s", "1.5s", "-1s", "1 s", "1d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn bad_values_say_what_is_expected() {
         for (arguments, expected) in [
             (["--listen-address", "localhost"], "ADDRESS:PORT"),
@@ -404,6 +514,11 @@ mod tests {
             (["--collectors", "gpuu"], "possible values: cpu"),
             (["--select", ""], "matches every process"),
             (["--bpf-groups", "0"], "0 is not in"),
+            (["--gpu-interval", "1"], "such as 500ms"),
+            (["--gpu-interval", "10s"], "100ms to 5s"),
+            (["--gpu-interval", "9999999999999999999s"], "shorter"),
+            (["--gpu-slow-interval", "18446744073709551615h"], "shorter"),
+            (["--gpu-devices", "first"], "expected an index"),
         ] {
             let error = parse(&arguments).expect_err("invalid").to_string();
             assert!(error.contains(expected), "{error}");

@@ -1,7 +1,7 @@
 //! `esnode-core`: the node agent that says which process used what.
 //!
 //! Data flows one way: `bpf` and `/proc` are read by `process` and `collectors` into plain facts,
-//! `page` writes facts as families, `server` hands the page out. `sampler` turns the crank.
+//! `gpu` samples NVML in threads of its own, `page` writes facts as families, `server` hands the page out. `sampler` turns the crank.
 
 pub mod agent;
 pub mod bpf;
@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod collectors;
 pub mod error;
+pub mod gpu;
 pub mod ladder;
 pub mod page;
 pub mod privileges;

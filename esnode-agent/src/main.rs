@@ -8,7 +8,7 @@ use esnode_agent::{
     agent,
     bpf::{
         Bpf,
-        sys::{BpfLog, watch},
+        sys::{BpfLog, use_one_heap, watch},
     },
     check,
     cli::{AgentOptions, Cli, Command, LogFormat, LogLevel, LogOptions},
@@ -81,6 +81,7 @@ fn start_log(options: &LogOptions) {
 /// Runs the agent until a signal ends it.
 fn serve(options: &AgentOptions) -> Result<ExitCode> {
     let started = SystemTime::now();
+    use_one_heap();
     privileges::raise_file_limit();
     info!("Starting esnode-core {}", version::line());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -91,6 +92,8 @@ fn serve(options: &AgentOptions) -> Result<ExitCode> {
     let signals = runtime.block_on(async { Signals::catch() })?;
     agent::check_roots(&options.sources)?;
     let listeners = agent::bind(&options.serving)?;
+    // Opening the driver takes time, which BPF takes as well.
+    let gpus = agent::find_gpus(&options.sources, &options.gpu)?;
     let (mut bpf, mut standings) = agent::load_bpf(&options.sources);
     let fallback = agent::open_fallback(&options.sources, &mut standings);
     agent::log_standings(&standings);
@@ -101,7 +104,8 @@ fn serve(options: &AgentOptions) -> Result<ExitCode> {
         warn!(%error, "keeping all privileges");
     }
     let (sources, page) = (&options.sources, &options.page);
-    let collectors = agent::collectors(sources, page, bpf, fallback, &standings)?;
+    let below = (bpf, fallback, gpus);
+    let collectors = agent::collectors(sources, page, below, &standings)?;
     agent::log_collectors(sources, &collectors);
     let (sampler, thread) =
         Sampler::start(collectors, started).context("cannot start the sampler thread")?;

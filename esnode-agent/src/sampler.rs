@@ -2,7 +2,7 @@
 //! pass runs are answered together by the next.
 
 use crate::{
-    collectors::{Collector, CollectorName, Health, Sample},
+    collectors::{CollectError, Collector, CollectorName, Health, Sample},
     page::{self, AgentFacts, Facts, ScrapeCounts},
 };
 use bytes::Bytes;
@@ -170,6 +170,8 @@ impl Run {
                     info!(%collector, "collector works again");
                 }
             }
+            // It was told when it was found out.
+            Err(CollectError::Off(_)) => {}
             Err(error) => {
                 let error = error.to_string();
                 if self.failing.get(&collector) != Some(&error) {

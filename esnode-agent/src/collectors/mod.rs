@@ -7,6 +7,7 @@ pub mod memory;
 
 use crate::{
     error::{ParseError, ReadError, read_file},
+    gpu::{Standing, collector::GpuCollector},
     page::{Encode, Facts, Page},
     process::{collector::ProcessCollector, table::TableError},
 };
@@ -29,6 +30,8 @@ pub enum CollectorName {
     Load,
     /// Memory and swap.
     Memory,
+    /// GPUs, and what processes use of them.
+    Gpu,
     /// Processes and groups: CPU, memory, disk and network.
     Process,
 }
@@ -39,6 +42,7 @@ impl fmt::Display for CollectorName {
             Self::Cpu => "cpu",
             Self::Load => "load",
             Self::Memory => "memory",
+            Self::Gpu => "gpu",
             Self::Process => "process",
         })
     }
@@ -53,6 +57,9 @@ pub enum CollectError {
     /// The process table could not be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// There is nothing to collect on this host.
+    #[error("{0}")]
+    Off(String),
     /// A defect of the collector.
     #[error("the collector panicked: please report the lines above this in the log")]
     Panicked,
@@ -66,6 +73,8 @@ pub enum Collector {
     Load(load::LoadCollector),
     /// See [`memory`].
     Memory(memory::MemoryCollector),
+    /// See [`crate::gpu`].
+    Gpu(GpuCollector),
     /// See [`crate::process`].
     Process(Box<ProcessCollector>),
 }
@@ -78,6 +87,20 @@ pub struct Sample {
     pub duration: Duration,
     /// Its facts, or why there are none.
     pub facts: Outcome,
+    /// Why its source can't be read at the moment, though there are facts.
+    pub complaint: Option<String>,
+}
+
+impl Sample {
+    /// Whether the source could be read; `None` where there is none.
+    #[must_use]
+    pub fn success(&self) -> Option<bool> {
+        match &self.facts {
+            Err(CollectError::Off(_)) => None,
+            Err(_) => Some(false),
+            Ok(_) => Some(self.complaint.is_none()),
+        }
+    }
 }
 
 impl Collector {
@@ -88,6 +111,7 @@ impl Collector {
             Self::Cpu(_) => CollectorName::Cpu,
             Self::Load(_) => CollectorName::Load,
             Self::Memory(_) => CollectorName::Memory,
+            Self::Gpu(_) => CollectorName::Gpu,
             Self::Process(_) => CollectorName::Process,
         }
     }
@@ -97,6 +121,12 @@ impl Collector {
             Self::Cpu(collector) => boxed(collector.sample()),
             Self::Load(collector) => boxed(collector.sample()),
             Self::Memory(collector) => boxed(collector.sample()),
+            Self::Gpu(collector) => match collector.standing() {
+                Standing::Off(reason) => Err(CollectError::Off(reason)),
+                Standing::Opening | Standing::Up | Standing::Down(_) => {
+                    Ok(Box::new(collector.sample()))
+                }
+            },
             Self::Process(collector) => boxed(collector.sample()),
         }
     }
@@ -112,6 +142,18 @@ impl Collector {
             collector: self.name(),
             duration: begun.elapsed(),
             facts,
+            complaint: self.complaint(),
+        }
+    }
+
+    /// Why the source can't be read, of a collector that has facts all the same.
+    fn complaint(&self) -> Option<String> {
+        match self {
+            Self::Gpu(collector) => match collector.standing() {
+                Standing::Down(reason) => Some(reason),
+                Standing::Opening | Standing::Off(_) | Standing::Up => None,
+            },
+            _ => None,
         }
     }
 }
@@ -138,13 +180,10 @@ impl Health {
     #[must_use]
     pub fn of(samples: &[Sample]) -> Self {
         let health = |sample: &Sample| {
-            (
-                sample.collector.to_string(),
-                sample.facts.is_ok(),
-                sample.duration,
-            )
+            let success = sample.success()?;
+            Some((sample.collector.to_string(), success, sample.duration))
         };
-        Self(samples.iter().map(health).collect())
+        Self(samples.iter().filter_map(health).collect())
     }
 }
 
@@ -153,8 +192,8 @@ impl Encode for Health {
         let named = |name: &str| [("collector", name.to_owned())];
         page.gauge(
             "esnode_collector_success",
-            "Whether the collector could read its source in this scrape; if not, its families are \
-             absent",
+            "Whether the collector could read its source in this scrape; if not, the families of \
+             what it reads are absent",
             self.0
                 .iter()
                 .map(|(name, success, _)| (named(name), u32::from(*success))),

@@ -1,6 +1,8 @@
 //! The page: families written to text. Nothing here reads anything.
 
 mod agent;
+pub mod dcgm;
+mod gpu;
 mod latency;
 mod process;
 pub mod text;

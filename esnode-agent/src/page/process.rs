@@ -1,6 +1,6 @@
 //! Families of processes, groups, and how they were measured.
 
-use super::{Encode, Page, latency};
+use super::{Encode, Page, gpu, latency};
 use crate::{
     bpf::{MapStatus, ProgramStatus},
     ladder::{Rung, Signal},
@@ -70,6 +70,14 @@ impl Encode for ProcessFacts {
             .collect();
         let calls = self.knows_calls();
         encode_usage(page, "process", "the process", &rows, calls)?;
+        let on_gpus = self.gpus.processes.iter();
+        let rows: Vec<_> = on_gpus
+            .filter_map(|(place, gpu, process)| {
+                let (pid, comm) = names.get(*place)?;
+                Some((pid.as_str(), comm.as_str(), &**gpu, process))
+            })
+            .collect();
+        gpu::encode_processes(page, &rows)?;
 
         let rows: Vec<_> = self
             .groups
@@ -88,6 +96,11 @@ impl Encode for ProcessFacts {
             &rows,
             calls,
         )?;
+        let on_gpus = self.gpus.groups.iter();
+        let rows: Vec<_> = on_gpus
+            .map(|(group, gpu, used)| (group.as_str(), &**gpu, *used))
+            .collect();
+        gpu::encode_groups(page, &rows)?;
         self.encode_lifetimes(page)?;
         if let Some(disk) = &self.latency {
             latency::encode(page, disk, &self.shown, &self.groups)?;

@@ -3,6 +3,7 @@
 use super::{
     Process,
     ends::Ends,
+    gpu::{GpuShares, holders},
     ledger::KernelLedger,
     listener::{Shared, listen, lock},
     selection::{GroupSelection, NamedGroup, ProcessSelection},
@@ -11,6 +12,7 @@ use super::{
 };
 use crate::{
     bpf::{DiskLatency, MapStatus, ProgramStatus},
+    gpu::collector::Shared as Gpus,
     ladder::Rung,
 };
 use std::{
@@ -47,6 +49,8 @@ pub struct ProcessFacts {
     pub missed_returns: Option<u64>,
     /// How long block devices take, where that is measured.
     pub latency: Option<DiskLatency>,
+    /// What they use of GPUs.
+    pub gpus: GpuShares,
     /// When the kernel booted, in seconds since 1970, to turn start times into dates.
     pub boot_time_seconds: Option<f64>,
 }
@@ -60,6 +64,7 @@ pub struct ProcessCollector {
     sock_diag: Option<Shared<SockDiag>>,
     processes: ProcessSelection,
     groups: GroupSelection,
+    gpus: Option<Gpus>,
     /// What the last page said: a process that is just between groups must not make it fall.
     unattributed: HashMap<(&'static str, &'static str), u64>,
     last: Option<Instant>,
@@ -78,6 +83,7 @@ impl ProcessCollector {
         rungs: Vec<Source>,
         processes: ProcessSelection,
         groups: GroupSelection,
+        gpus: Option<Gpus>,
         boot_time_seconds: Option<f64>,
     ) -> io::Result<Self> {
         let (mut ends, sock_diag) = below;
@@ -98,6 +104,7 @@ impl ProcessCollector {
             sock_diag,
             processes,
             groups,
+            gpus,
             unattributed: HashMap::new(),
             last: None,
             boot_time_seconds,
@@ -155,12 +162,17 @@ impl ProcessCollector {
             .replace(now)
             .map_or(Duration::ZERO, |last| now - last);
         let alive = table.processes.len();
-        let mut shown = self.processes.choose(&table.processes, elapsed);
+        let gpus = self.gpus.as_ref().map(Gpus::get).unwrap_or_default();
+        let units = self.reader.units();
+        let on_gpu = holders(&gpus, &table.processes, units);
+        let mut shown = self.processes.choose(&table.processes, elapsed, &on_gpu);
         self.reader.refine(&mut shown);
+        let groups = self.groups.choose(groups);
         Ok(ProcessFacts {
             hidden: alive - shown.len(),
+            gpus: GpuShares::new(&gpus, &shown, &mut self.groups, units),
+            groups,
             shown,
-            groups: self.groups.choose(groups),
             unattributed: table.unattributed,
             malformed: table.malformed,
             namespaces,

@@ -8,6 +8,7 @@
 pub mod collector;
 pub mod ends;
 pub mod fallback;
+pub mod gpu;
 pub mod ledger;
 pub mod listener;
 pub mod netlink;

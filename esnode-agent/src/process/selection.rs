@@ -3,7 +3,7 @@
 use super::{Group, Key, Process, Usage, label};
 use esnode_ebpf::Name;
 use regex::RegexSet;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{collections::HashSet, time::Duration};
 
 /// Recent use halves in this time.
@@ -40,9 +40,20 @@ pub struct ProcessSelection {
     shown: FxHashMap<Key, Usage>,
 }
 
+/// What brings a process onto the page, the strongest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    /// That it is busy.
+    Busy,
+    /// That a pattern matches its name.
+    Wanted,
+    /// That it is on a GPU.
+    Gpu,
+}
+
 /// A place in the order of who is shown.
 struct Rank {
-    wanted: bool,
+    claim: Claim,
     score: f64,
     key: Key,
     /// Index among the processes.
@@ -62,20 +73,22 @@ impl ProcessSelection {
         }
     }
 
-    /// Gives the processes to be shown, `elapsed` after the last call, the busiest first. Their
-    /// numbers never fall from one call to the next. Kernel threads are only shown if a pattern
-    /// matches.
+    /// Gives the processes to be shown, `elapsed` after the last call: those on GPUs, all of them,
+    /// then the busiest. Their numbers never fall from one call to the next. Kernel threads are
+    /// only shown if a pattern matches.
     #[must_use]
-    pub fn choose(&mut self, processes: &[Process], elapsed: Duration) -> Vec<Process> {
-        let mut ranks = self.rank(processes, elapsed);
+    pub fn choose(
+        &mut self,
+        processes: &[Process],
+        elapsed: Duration,
+        on_gpu: &FxHashSet<Key>,
+    ) -> Vec<Process> {
+        let mut ranks = self.rank(processes, elapsed, on_gpu);
         ranks.sort_unstable_by(|a, b| {
             let by_score = b.score.total_cmp(&a.score);
-            b.wanted
-                .cmp(&a.wanted)
-                .then(by_score)
-                .then(a.key.cmp(&b.key))
+            b.claim.cmp(&a.claim).then(by_score).then(a.key.cmp(&b.key))
         });
-        ranks.truncate(self.limit);
+        ranks.truncate(self.limit.max(on_gpu.len()));
         let chosen = ranks.iter().filter_map(|rank| processes.get(rank.place));
         let mut chosen: Vec<_> = chosen.cloned().collect();
         for process in &mut chosen {
@@ -91,7 +104,12 @@ impl ProcessSelection {
     }
 
     /// Updates what is remembered, and ranks everyone who may be shown.
-    fn rank(&mut self, processes: &[Process], elapsed: Duration) -> Vec<Rank> {
+    fn rank(
+        &mut self,
+        processes: &[Process],
+        elapsed: Duration,
+        on_gpu: &FxHashSet<Key>,
+    ) -> Vec<Rank> {
         self.pass += 1;
         let decay = 0.5_f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
         let mut ranks = Vec::with_capacity(processes.len());
@@ -117,11 +135,16 @@ impl ProcessSelection {
             };
 
             let wanted = !self.patterns.is_empty() && self.patterns.is_match(&label(process.name));
-            if wanted || !process.kernel {
+            let claim = match (on_gpu.contains(&key), wanted) {
+                (true, _) => Claim::Gpu,
+                (false, true) => Claim::Wanted,
+                (false, false) => Claim::Busy,
+            };
+            if claim > Claim::Busy || !process.kernel {
                 let stays = self.shown.contains_key(&key);
                 let score = if stays { score * HYSTERESIS } else { score };
                 ranks.push(Rank {
-                    wanted,
+                    claim,
                     score,
                     key,
                     place,
@@ -165,6 +188,22 @@ impl GroupSelection {
         }
     }
 
+    /// The label of a group, for good.
+    #[must_use]
+    pub fn label(&mut self, name: Name) -> String {
+        let text = label(name);
+        if text == OTHER {
+            return text;
+        }
+        if !self.named.contains(&name) {
+            if self.named.len() + 1 >= self.limit {
+                return OTHER.to_owned();
+            }
+            self.named.insert(name);
+        }
+        text
+    }
+
     /// Splits off the groups beyond the limit into `other`.
     #[must_use]
     pub fn choose(&mut self, mut groups: Vec<Group>) -> Vec<NamedGroup> {
@@ -173,17 +212,14 @@ impl GroupSelection {
         let mut chosen = Vec::new();
         let mut other: Option<Group> = None;
         for group in groups {
-            let text = label(group.name);
-            let named = text != OTHER
-                && (self.named.contains(&group.name) || self.named.len() + 1 < self.limit);
-            if named {
-                self.named.insert(group.name);
-                chosen.push(NamedGroup { label: text, group });
-            } else {
+            let label = self.label(group.name);
+            if label == OTHER {
                 match &mut other {
                     Some(other) => merge(other, &group),
                     None => other = Some(group),
                 }
+            } else {
+                chosen.push(NamedGroup { label, group });
             }
         }
         chosen.extend(other.map(|group| NamedGroup {
@@ -253,6 +289,10 @@ mod tests {
         processes.iter().map(|process| process.key.pid).collect()
     }
 
+    fn nobody() -> FxHashSet<Key> {
+        FxHashSet::default()
+    }
+
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
@@ -264,18 +304,33 @@ mod tests {
             process(2, "busy", 9),
             process(3, "vllm", 0),
         ];
-        assert_eq!(pids(&selection.choose(&all, SECOND)), [3, 2]);
+        assert_eq!(pids(&selection.choose(&all, SECOND, &nobody())), [3, 2]);
+    }
+
+    #[test]
+    fn everyone_on_a_gpu_is_shown() {
+        let mut selection = ProcessSelection::new(1, RegexSet::new(["^wanted"]).expect("valid"));
+        let all = vec![
+            process(1, "busy", 9),
+            process(2, "wanted", 0),
+            process(3, "vllm", 0),
+            process(4, "vllm", 1),
+        ];
+        let on_gpu = FxHashSet::from_iter([all[2].key, all[3].key]);
+        assert_eq!(pids(&selection.choose(&all, SECOND, &on_gpu)), [4, 3]);
+        let mut roomy = ProcessSelection::new(3, RegexSet::new(["^wanted"]).expect("valid"));
+        assert_eq!(pids(&roomy.choose(&all, SECOND, &on_gpu)), [4, 3, 2]);
     }
 
     #[test]
     fn recent_use_wins_over_old_but_not_for_a_trifle() {
         let mut selection = ProcessSelection::new(1, RegexSet::empty());
         let at = |a, b| vec![process(1, "a", a), process(2, "b", b)];
-        assert_eq!(pids(&selection.choose(&at(10, 0), SECOND)), [1]);
+        assert_eq!(pids(&selection.choose(&at(10, 0), SECOND, &nobody())), [1]);
         // Ten half-lives later, both have used a little, b somewhat more.
         let later = HALF_LIFE * 10;
-        assert_eq!(pids(&selection.choose(&at(20, 11), later)), [1]);
-        assert_eq!(pids(&selection.choose(&at(20, 60), later)), [2]);
+        assert_eq!(pids(&selection.choose(&at(20, 11), later, &nobody())), [1]);
+        assert_eq!(pids(&selection.choose(&at(20, 60), later, &nobody())), [2]);
     }
 
     #[test]
@@ -283,16 +338,20 @@ mod tests {
         let mut kernel = process(1, "kworker/0:1", 100);
         kernel.kernel = true;
         let mut plain = ProcessSelection::new(9, RegexSet::empty());
-        assert!(plain.choose(&[kernel.clone()], SECOND).is_empty());
+        assert!(
+            plain
+                .choose(&[kernel.clone()], SECOND, &nobody())
+                .is_empty()
+        );
         let mut asked = ProcessSelection::new(9, RegexSet::new(["kworker"]).expect("valid"));
-        assert_eq!(pids(&asked.choose(&[kernel], SECOND)), [1]);
+        assert_eq!(pids(&asked.choose(&[kernel], SECOND, &nobody())), [1]);
     }
 
     #[test]
     fn numbers_of_a_process_never_fall() {
         let mut selection = ProcessSelection::new(1, RegexSet::empty());
-        let _ = selection.choose(&[process(1, "a", 10)], SECOND);
-        let chosen = selection.choose(&[process(1, "a", 9)], SECOND);
+        let _ = selection.choose(&[process(1, "a", 10)], SECOND, &nobody());
+        let chosen = selection.choose(&[process(1, "a", 9)], SECOND, &nobody());
         assert_eq!(chosen[0].usage.cpu_nanoseconds, 10_000_000_000);
     }
 

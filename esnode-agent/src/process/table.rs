@@ -115,6 +115,12 @@ impl TableReader {
         }
     }
 
+    /// Units of the numbers that the kernel gives.
+    #[must_use]
+    pub fn units(&self) -> Units {
+        self.units
+    }
+
     /// What the live threads of a process used, each by its own account.
     #[must_use]
     pub fn live_threads(&self, pid: u32) -> Live {

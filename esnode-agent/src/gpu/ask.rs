@@ -1,0 +1,172 @@
+//! Asking a device, and remembering what it does not answer.
+
+use super::library::{Meaning, meaning};
+use nvml_wrapper::error::NvmlError;
+use rustc_hash::FxHashSet;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// After this time, what was not supported is tried once more: MIG may have been switched.
+const AGAIN: Duration = Duration::from_mins(10);
+
+/// Why a device can't be sampled any more.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// The driver as a whole is gone, not only the device.
+    pub driver: bool,
+    /// What it answered.
+    pub error: NvmlError,
+}
+
+/// What was found out about a device by asking it. A family that is not supported is not asked
+/// for again, and told once.
+#[derive(Debug)]
+pub(super) struct Asker {
+    /// How the log calls the device.
+    name: String,
+    off: FxHashSet<&'static str>,
+    failing: FxHashSet<&'static str>,
+    told: FxHashSet<&'static str>,
+    /// Not told yet.
+    news: Vec<(&'static str, String)>,
+    since: Instant,
+    /// Answers in this pass.
+    answers: u32,
+}
+
+impl Asker {
+    /// Nothing is known yet.
+    #[must_use]
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            off: FxHashSet::default(),
+            failing: FxHashSet::default(),
+            told: FxHashSet::default(),
+            news: Vec::new(),
+            since: Instant::now(),
+            answers: 0,
+        }
+    }
+
+    /// Asks for a family by one call; `None` if there is no answer.
+    ///
+    /// # Errors
+    /// If the device or its driver is gone.
+    pub(super) fn ask<T>(
+        &mut self,
+        family: &'static str,
+        call: impl FnOnce() -> Result<T, NvmlError>,
+    ) -> Result<Option<T>, Lost> {
+        if self.off.contains(family) {
+            return Ok(None);
+        }
+        let answer = call();
+        self.take(family, answer)
+    }
+
+    /// Judges an answer that was already had.
+    ///
+    /// # Errors
+    /// If the device or its driver is gone.
+    pub(super) fn take<T>(
+        &mut self,
+        family: &'static str,
+        answer: Result<T, NvmlError>,
+    ) -> Result<Option<T>, Lost> {
+        let error = match answer {
+            Ok(answer) => {
+                self.answers += 1;
+                if self.failing.remove(family) {
+                    info!("{}: {family} is read again", self.name);
+                }
+                return Ok(Some(answer));
+            }
+            Err(error) => error,
+        };
+        match meaning(&error) {
+            Meaning::Unsupported => {
+                self.off.insert(family);
+                if self.told.insert(family) {
+                    self.news.push((family, error.to_string()));
+                }
+            }
+            Meaning::Missing => {
+                if self.failing.insert(family) {
+                    warn!("{}: {family} can't be read: {error}", self.name);
+                }
+            }
+            Meaning::DeviceLost | Meaning::DriverLost => {
+                let driver = meaning(&error) == Meaning::DriverLost;
+                return Err(Lost { driver, error });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a family is asked for at all.
+    #[must_use]
+    pub(super) fn asks_for(&self, family: &'static str) -> bool {
+        !self.off.contains(family)
+    }
+
+    /// Ends a pass: tells in one line what was found not to be supported, and how many questions
+    /// were answered.
+    pub(super) fn end_pass(&mut self) -> u32 {
+        // Most are not supported for the same reason.
+        self.news.sort_by(|a, b| a.1.cmp(&b.1));
+        for alike in self.news.chunk_by(|a, b| a.1 == b.1) {
+            let families: Vec<_> = alike.iter().map(|(family, _)| *family).collect();
+            if let Some((_, reason)) = alike.first() {
+                info!("{}: without {}: {reason}", self.name, families.join(", "));
+            }
+        }
+        self.news.clear();
+        if self.since.elapsed() > AGAIN {
+            self.since = Instant::now();
+            self.off.clear();
+        }
+        std::mem::take(&mut self.answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_supported_is_asked_once() {
+        let mut asker = Asker::new("GPU 0".to_owned());
+        let mut calls = 0;
+        for _ in 0..3 {
+            let answer = asker.ask("fan_speed", || {
+                calls += 1;
+                Err::<u32, _>(NvmlError::NotSupported)
+            });
+            assert!(matches!(answer, Ok(None)));
+        }
+        assert_eq!(calls, 1);
+        assert!(!asker.asks_for("fan_speed"));
+        assert_eq!(asker.news.len(), 1);
+        assert_eq!(asker.end_pass(), 0);
+    }
+
+    #[test]
+    fn a_failure_is_asked_again() {
+        let mut asker = Asker::new("GPU 0".to_owned());
+        let failed = asker.ask("power", || Err::<u32, _>(NvmlError::Unknown));
+        assert!(matches!(failed, Ok(None)));
+        assert!(matches!(asker.ask("power", || Ok(5)), Ok(Some(5))));
+        assert_eq!(asker.end_pass(), 1);
+    }
+
+    #[test]
+    fn a_lost_device_is_no_lost_driver() {
+        let mut asker = Asker::new("GPU 0".to_owned());
+        let lost = |error| Err::<u32, _>(error);
+        let device = asker.ask("power", || lost(NvmlError::GpuLost));
+        assert!(matches!(device, Err(Lost { driver: false, .. })));
+        let driver = asker.ask("power", || lost(NvmlError::DriverNotLoaded));
+        assert!(matches!(driver, Err(Lost { driver: true, .. })));
+    }
+}

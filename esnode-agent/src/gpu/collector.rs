@@ -1,0 +1,75 @@
+//! The GPU collector: what was sampled last. It asks no driver.
+
+use super::{board::Standing, facts::GpuFacts, supervisor::Gpus};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+/// The facts of a pass, for the collectors that come after this one: all of a page is from one
+/// snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Arc<GpuFacts>>>);
+
+impl Shared {
+    /// Those of the last pass.
+    #[must_use]
+    pub fn get(&self) -> Arc<GpuFacts> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, facts: Arc<GpuFacts>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+    }
+}
+
+/// What the page says of GPUs.
+#[derive(Clone, Debug)]
+pub struct GpuSample {
+    /// Facts.
+    pub facts: Arc<GpuFacts>,
+    /// Host name, if the page is to have the names of dcgm-exporter as well.
+    pub dcgm_hostname: Option<Arc<str>>,
+}
+
+/// Gives out what the threads of [`Gpus`] sampled.
+#[derive(Debug)]
+pub struct GpuCollector {
+    gpus: Gpus,
+    shared: Shared,
+    dcgm_hostname: Option<Arc<str>>,
+}
+
+impl GpuCollector {
+    /// Of these GPUs. With `dcgm_hostname`, families have their names of dcgm-exporter as well.
+    #[must_use]
+    pub fn new(gpus: Gpus, dcgm_hostname: Option<String>) -> Self {
+        Self {
+            gpus,
+            shared: Shared::default(),
+            dcgm_hostname: dcgm_hostname.map(Arc::from),
+        }
+    }
+
+    /// Where others find the facts of each pass.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// Where the library stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.gpus.board().standing()
+    }
+
+    /// What is known now.
+    pub fn sample(&mut self) -> GpuSample {
+        let facts = Arc::new(self.gpus.board().facts(Instant::now()));
+        self.shared.set(Arc::clone(&facts));
+        GpuSample {
+            facts,
+            dcgm_hostname: self.dcgm_hostname.clone(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The time between opening the library and letting go of it.
+
+use nvml_wrapper::{Nvml, error::NvmlError};
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    time::Instant,
+};
+
+/// What the threads of an epoch have to tell.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A device told who it is.
+    Found {
+        /// Its index.
+        index: u32,
+        /// Its UUID.
+        uuid: String,
+        /// Whether it is to be sampled.
+        wanted: bool,
+    },
+    /// A device was sampled for the first time.
+    Sampled,
+    /// A device does not answer any more.
+    DeviceLost {
+        /// Its index.
+        index: u32,
+        /// What it said.
+        error: NvmlError,
+    },
+    /// No device answers any more.
+    DriverLost {
+        /// What the driver said.
+        error: NvmlError,
+    },
+    /// The agent ends.
+    Stop,
+}
+
+/// An open library, shared by the threads that use it. The last one closes it.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    /// The library.
+    pub nvml: Nvml,
+    ended: Mutex<bool>,
+    ending: Condvar,
+}
+
+impl Epoch {
+    /// Begins.
+    #[must_use]
+    pub(super) fn new(nvml: Nvml) -> Self {
+        Self {
+            nvml,
+            ended: Mutex::new(false),
+            ending: Condvar::new(),
+        }
+    }
+
+    /// Tells everyone to let go of the library.
+    pub(super) fn end(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ending.notify_all();
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until then, or until the epoch ends; says whether it has.
+    #[must_use]
+    pub(super) fn wait_until(&self, then: Instant) -> bool {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let rest = then.saturating_duration_since(Instant::now());
+            if *ended || rest.is_zero() {
+                return *ended;
+            }
+            let waited = self.ending.wait_timeout(ended, rest);
+            ended = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! GPUs, by NVIDIA's management library (NVML).
+//!
+//! `supervisor` opens the library (`library`), again if the driver was lost, and starts a thread
+//! for each device (`worker`, which asks `device` for everything by way of `ask`) and one for
+//! errors (`events`). Who a process id is, `people` knows; what processes did in an interval,
+//! `usage` says; `energy` and `counter` are accounts that outlive the driver. All of it lands on
+//! the `board`, where a scrape reads [`facts`] and calls nothing. Unsafe code is in `sys`.
+
+mod ask;
+mod board;
+pub mod collector;
+mod counter;
+mod device;
+mod energy;
+mod epoch;
+mod events;
+pub mod facts;
+pub mod filter;
+mod library;
+mod people;
+mod supervisor;
+mod sys;
+mod usage;
+mod worker;
+
+pub use board::{Intervals, Standing};
+pub use supervisor::{GpuOptions, Gpus};
