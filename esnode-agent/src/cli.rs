@@ -415,24 +415,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-fn gpu_interval(text: &str) -> Result<Duration, String> {
+/// A duration from the shortest interval of samples up to `longest`.
+fn interval(text: &str, longest: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
-    let range = Duration::from_millis(100)..=Duration::from_secs(5);
-    if range.contains(&interval) {
+    if (Duration::from_millis(100)..=duration(longest)?).contains(&interval) {
         Ok(interval)
     } else {
-        Err("expected 100ms to 5s".to_owned())
+        Err(format!("expected 100ms to {longest}"))
     }
 }
 
+fn gpu_interval(text: &str) -> Result<Duration, String> {
+    interval(text, "5s")
+}
+
 fn gpu_slow_interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    let range = Duration::from_millis(100)..=Duration::from_hours(1);
-    if range.contains(&interval) {
-        Ok(interval)
-    } else {
-        Err("expected 100ms to 1h".to_owned())
-    }
+    interval(text, "1h")
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

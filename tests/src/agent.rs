@@ -51,6 +51,8 @@ pub fn command() -> Result<Command> {
             command.env_remove(name);
         }
     }
+    // Containers with GPUs have it; the agent would take only those.
+    command.env_remove("NVIDIA_VISIBLE_DEVICES");
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -151,7 +151,8 @@ impl Collector {
         match self {
             Self::Gpu(collector) => match collector.standing() {
                 Standing::Down(reason) => Some(reason),
-                Standing::Opening | Standing::Off(_) | Standing::Up => None,
+                Standing::Opening => Some("NVML has not answered yet".to_owned()),
+                Standing::Off(_) | Standing::Up => None,
             },
             _ => None,
         }

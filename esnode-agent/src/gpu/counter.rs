@@ -3,7 +3,7 @@
 /// How far a counter of the driver counts before it begins anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
-    /// To 2^32.
+    /// To 2^32, at least as far as anyone knows.
     Bits32,
     /// To 2^64: it does not wrap.
     Bits64,
@@ -99,6 +99,14 @@ mod tests {
         assert_eq!(counter.advance(narrow(5), false), 5);
         counter.advance(narrow(0xffff_ff00), false);
         assert_eq!(counter.advance(narrow(7), true), 7);
+    }
+
+    #[test]
+    fn a_counter_beyond_32_bits_does_not_wrap_there() {
+        let mut counter = Counter::default();
+        counter.advance(narrow(1 << 33), false);
+        assert_eq!(counter.advance(narrow((1 << 33) + 7), false), 7);
+        assert_eq!(counter.advance(narrow(9), false), 9);
     }
 
     #[test]

@@ -155,9 +155,28 @@ pub(super) fn process_samples(
     by: ProcessSamples,
     after: u64,
 ) -> Result<Vec<ProcessSample>, NvmlError> {
+    /// Both functions have structures of their own, with the same members.
+    macro_rules! taken {
+        ($samples:expr) => {
+            $samples.map(|samples| {
+                let samples = samples.into_iter();
+                let taken = samples.map(|sample| ProcessSample {
+                    pid: sample.pid,
+                    microseconds: sample.timeStamp,
+                    percent: [
+                        sample.smUtil,
+                        sample.memUtil,
+                        sample.encUtil,
+                        sample.decUtil,
+                    ],
+                });
+                taken.collect()
+            })
+        };
+    }
     let samples = match by {
-        ProcessSamples::Plain => plain_samples(device, after),
-        ProcessSamples::Info => info_samples(device, after),
+        ProcessSamples::Plain => taken!(plain_samples(device, after)),
+        ProcessSamples::Info => taken!(info_samples(device, after)),
     };
     match samples {
         // Nothing new.
@@ -189,7 +208,10 @@ fn with_room<T: Clone>(
     Err(NvmlError::InsufficientSize(None))
 }
 
-fn plain_samples(device: &Device<'_>, after: u64) -> Result<Vec<ProcessSample>, NvmlError> {
+fn plain_samples(
+    device: &Device<'_>,
+    after: u64,
+) -> Result<Vec<nvmlProcessUtilizationSample_t>, NvmlError> {
     let call = symbol(&device.nvml().lib().nvmlDeviceGetProcessUtilization)?;
     let empty = nvmlProcessUtilizationSample_t {
         pid: 0,
@@ -199,28 +221,18 @@ fn plain_samples(device: &Device<'_>, after: u64) -> Result<Vec<ProcessSample>, 
         encUtil: 0,
         decUtil: 0,
     };
-    let samples = with_room(empty, |samples| {
+    with_room(empty, |samples| {
         let mut count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
         // SAFETY: `samples` has room for `count` of what the function writes.
         let answer = unsafe { call(handle(device), samples.as_mut_ptr(), &raw mut count, after) };
         (answer, count)
-    })?;
-    Ok(samples
-        .into_iter()
-        .map(|sample| ProcessSample {
-            pid: sample.pid,
-            microseconds: sample.timeStamp,
-            percent: [
-                sample.smUtil,
-                sample.memUtil,
-                sample.encUtil,
-                sample.decUtil,
-            ],
-        })
-        .collect())
+    })
 }
 
-fn info_samples(device: &Device<'_>, after: u64) -> Result<Vec<ProcessSample>, NvmlError> {
+fn info_samples(
+    device: &Device<'_>,
+    after: u64,
+) -> Result<Vec<nvmlProcessUtilizationInfo_v1_t>, NvmlError> {
     let call = symbol(&device.nvml().lib().nvmlDeviceGetProcessesUtilizationInfo)?;
     let empty = nvmlProcessUtilizationInfo_v1_t {
         timeStamp: 0,
@@ -232,7 +244,7 @@ fn info_samples(device: &Device<'_>, after: u64) -> Result<Vec<ProcessSample>, N
         jpgUtil: 0,
         ofaUtil: 0,
     };
-    let samples = with_room(empty, |samples| {
+    with_room(empty, |samples| {
         let mut request = nvmlProcessesUtilizationInfo_v1_t {
             version: version::<nvmlProcessesUtilizationInfo_v1_t>(1),
             processSamplesCount: u32::try_from(samples.len()).unwrap_or(u32::MAX),
@@ -242,20 +254,7 @@ fn info_samples(device: &Device<'_>, after: u64) -> Result<Vec<ProcessSample>, N
         // SAFETY: the array in `request` has room for as many entries as it says.
         let answer = unsafe { call(handle(device), &raw mut request) };
         (answer, request.processSamplesCount)
-    })?;
-    Ok(samples
-        .into_iter()
-        .map(|sample| ProcessSample {
-            pid: sample.pid,
-            microseconds: sample.timeStamp,
-            percent: [
-                sample.smUtil,
-                sample.memUtil,
-                sample.encUtil,
-                sample.decUtil,
-            ],
-        })
-        .collect())
+    })
 }
 
 /// `NVML_STRUCT_VERSION` of nvml.h.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::gpu::{
     ask::Lost,
+    counter::Width,
     facts::Fast,
     sys::{self, Field},
 };
@@ -111,6 +112,10 @@ impl GpuDevice<'_> {
             let Ok(mut reading) = value else { continue };
             if !readings.iter().any(|(other, _)| *other == name) {
                 reading.value = reading.value.saturating_mul(unit);
+                // By nvml.h they can wrap, whatever their type is.
+                if matches!(name, CounterName::PcieRx | CounterName::PcieTx) {
+                    reading.width = Width::Bits32;
+                }
                 readings.push((name, reading));
             }
         }
