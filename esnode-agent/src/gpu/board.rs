@@ -339,27 +339,22 @@ impl Entry {
         }
     }
 
-    /// Those of the last sample with their energy; without one, those that have energy.
+    /// Those of the last sample, and those that are alive and were there before, with their energy.
     fn processes(&self, shown: Option<&Shown>) -> Vec<GpuProcess> {
-        if let Some(shown) = shown {
-            let processes = shown.processes.iter();
-            return processes
-                .map(|process| GpuProcess {
-                    energy_microjoules: self.energy.of(&process.key),
-                    ..process.clone()
-                })
-                .collect();
+        let mut processes = shown.map_or_else(Vec::new, |shown| shown.processes.clone());
+        let known: FxHashSet<_> = processes.iter().map(|process| process.key).collect();
+        let past = self.energy.processes().filter(|key| !known.contains(key));
+        processes.extend(past.map(|key| GpuProcess {
+            key,
+            memory: Vec::new(),
+            listed: false,
+            utilization: None,
+            energy_microjoules: None,
+        }));
+        for process in &mut processes {
+            process.energy_microjoules = self.energy.of(&process.key);
         }
-        let processes = self.energy.processes();
         processes
-            .map(|key| GpuProcess {
-                key,
-                memory: Vec::new(),
-                listed: false,
-                utilization: None,
-                energy_microjoules: self.energy.of(&key),
-            })
-            .collect()
     }
 
     fn counters(&self, is_fresh: impl Fn(Instant) -> bool) -> Counters {

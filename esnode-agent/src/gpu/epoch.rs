@@ -2,7 +2,10 @@
 
 use nvml_wrapper::{Nvml, error::NvmlError};
 use std::{
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -41,6 +44,7 @@ pub(super) enum Report {
 pub(super) struct Epoch {
     /// The library.
     pub nvml: Nvml,
+    events_ended: AtomicBool,
     ended: Mutex<bool>,
     ending: Condvar,
 }
@@ -51,12 +55,25 @@ impl Epoch {
     pub(super) fn new(nvml: Nvml) -> Self {
         Self {
             nvml,
+            events_ended: AtomicBool::new(false),
             ended: Mutex::new(false),
             ending: Condvar::new(),
         }
     }
 
-    /// Tells everyone to let go of the library.
+    /// Tells the thread that waits for events to let go of the library: it takes its time, so
+    /// devices are sampled meanwhile.
+    pub(super) fn end_events(&self) {
+        self.events_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether events are still waited for.
+    #[must_use]
+    pub(super) fn has_events(&self) -> bool {
+        !self.events_ended.load(Ordering::Relaxed)
+    }
+
+    /// Tells everyone else to let go of the library.
     pub(super) fn end(&self) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.ending.notify_all();

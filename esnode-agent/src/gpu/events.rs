@@ -30,7 +30,7 @@ struct Watched<'nvml> {
 pub(super) fn run(epoch: &Epoch, board: &Board, found: &Receiver<u32>) {
     let mut watched: Vec<Watched<'_>> = Vec::new();
     let mut set: Option<EventSet<'_>> = None;
-    while !epoch.has_ended() {
+    while epoch.has_events() {
         let before = watched.len();
         for index in found.try_iter() {
             watched.extend(watch(epoch, index));

@@ -4,7 +4,10 @@
 //! at that time. For each process that was met, one file is kept open, `/proc/PID/comm`: a read
 //! tells its name, and fails once the process is gone, even if its id is in use again.
 
-use crate::process::{Key, procfs::Procfs};
+use crate::process::{
+    Key,
+    procfs::{Procfs, process_of_thread},
+};
 use esnode_ebpf::{NAME_LEN, Name};
 use rustc_hash::FxHashMap;
 use std::{
@@ -114,7 +117,11 @@ impl People {
         // are of one process.
         let comm = File::open(self.root.join(format!("{pid}/comm"))).ok()?;
         let process = self.procfs.process(pid).ok()??;
-        // Ids of threads are found below /proc as well, but not among processes.
+        // Ids of threads are found below /proc as well.
+        let (of, _) = process_of_thread(&self.root, pid)?;
+        if of != pid {
+            return None;
+        }
         let name = read_name(&comm).ok()?;
         Some(Person {
             key: process.key,
@@ -192,6 +199,16 @@ mod tests {
     fn an_id_that_is_not_in_proc_is_not_believed() {
         // Larger than the kernel's largest.
         assert_eq!(people().who(4_200_000), Who::Unknown);
+    }
+
+    #[test]
+    fn a_thread_is_no_process() {
+        let tid = std::thread::spawn(|| {
+            let tid = rustix::thread::gettid().as_raw_nonzero().get();
+            (tid, people().who(tid.unsigned_abs()))
+        });
+        let (_, who) = tid.join().expect("ended");
+        assert_eq!(who, Who::Unknown);
     }
 
     #[test]

@@ -32,8 +32,11 @@ const ABSENT: Duration = Duration::from_secs(30);
 /// Longest time between two tries to get back what was lost.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// How long threads may take to let go of the library before it is left to them.
-const LETTING_GO: Duration = Duration::from_secs(1);
+/// How long the thread for events may take to let go of the library: longer than one wait.
+const EVENTS_LETTING_GO: Duration = Duration::from_millis(1_500);
+
+/// How long the end of the agent may wait for threads that are in the driver.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How often to look whether a thread hangs no more.
 const HANGING: Duration = Duration::from_secs(1);
@@ -102,7 +105,7 @@ impl Drop for Gpus {
     fn drop(&mut self) {
         // If nobody listens, it has ended.
         let _ = self.reports.send(Report::Stop);
-        let deadline = Instant::now() + LETTING_GO;
+        let deadline = Instant::now() + PATIENCE;
         if let Some(thread) = self.thread.take() {
             // One that hangs in the driver is left behind.
             wait(&thread, deadline);
@@ -260,13 +263,15 @@ impl Supervisor {
         } else {
             self.tries + 1
         };
+        watch.epoch.end_events();
+        if let (Ok(events), true) = (events, end != End::Stop) {
+            wait(&events, Instant::now() + EVENTS_LETTING_GO);
+        }
         watch.epoch.end();
-        let deadline = Instant::now() + LETTING_GO;
+        // One that hangs keeps its device, and must not keep the others from being sampled.
+        let deadline = Instant::now() + self.options.intervals.fast.max(PATIENCE) / 2;
         self.workers
             .retain(|worker| !wait(&worker.thread, deadline));
-        if let Ok(events) = events {
-            wait(&events, deadline);
-        }
         end
     }
 

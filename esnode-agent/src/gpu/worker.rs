@@ -13,6 +13,7 @@ use crate::process::procfs::{Procfs, Units};
 use nvml_wrapper::error::NvmlError;
 use rustc_hash::FxHashSet;
 use std::{
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -40,7 +41,10 @@ pub(super) fn run(
     events: &Sender<u32>,
 ) {
     let index = job.index;
-    let report = match sample(job, epoch, board, reports, events) {
+    let sampled = || sample(job, epoch, board, reports, events);
+    // A defect is as good as a lost device: what is kept of it is thrown away.
+    let ended = panic::catch_unwind(AssertUnwindSafe(sampled));
+    let report = match ended.unwrap_or(Err(lost(NvmlError::Unknown))) {
         Ok(()) => return,
         Err(Lost {
             driver: true,

@@ -68,9 +68,14 @@ impl GpuShares {
         let mut sums: BTreeMap<(String, u32, &str), (Arc<Identity>, GroupGpu)> = BTreeMap::new();
         for device in &facts.devices {
             let identity = &device.identity;
+            // Without a list of processes, nobody knows that there are none.
+            let nothing = match device.unknown_processes {
+                Some(_) => GroupGpu::NOTHING,
+                None => GroupGpu::default(),
+            };
             let mut with_group = |name, add: &dyn Fn(&mut GroupGpu)| {
                 let key = (groups.label(name), identity.index, identity.uuid.as_str());
-                let empty = || (Arc::clone(identity), GroupGpu::NOTHING);
+                let empty = || (Arc::clone(identity), nothing);
                 add(&mut sums.entry(key).or_insert_with(empty).1);
             };
             for (name, energy) in device.energy.iter().flat_map(|energy| &energy.groups) {
@@ -112,19 +117,23 @@ impl GroupGpu {
     /// Adds a live process. What is not known of it, is not known of the sum.
     fn add(&mut self, process: &GpuProcess) {
         if process.listed {
-            let memory = (!process.memory.is_empty())
-                .then(|| process.memory.iter().map(|(_, bytes)| bytes).sum::<u64>());
-            self.memory_bytes = self.memory_bytes.zip(memory).map(|(a, b)| a + b);
+            let memory = process.memory.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            let known = self.memory_bytes.filter(|_| !process.memory.is_empty());
+            self.memory_bytes = known.map(|sum| sum + memory);
         }
-        self.utilization =
-            self.utilization
-                .zip(process.utilization)
-                .map(|(a, b)| ProcessUtilization {
-                    sm_percent: a.sm_percent + b.sm_percent,
-                    memory_percent: a.memory_percent + b.memory_percent,
-                    encoder_percent: a.encoder_percent + b.encoder_percent,
-                    decoder_percent: a.decoder_percent + b.decoder_percent,
-                });
+        // One that is not listed any more does nothing.
+        if process.listed || process.utilization.is_some() {
+            self.utilization = self.utilization.zip(process.utilization).map(sum);
+        }
+    }
+}
+
+fn sum((a, b): (ProcessUtilization, ProcessUtilization)) -> ProcessUtilization {
+    ProcessUtilization {
+        sm_percent: a.sm_percent + b.sm_percent,
+        memory_percent: a.memory_percent + b.memory_percent,
+        encoder_percent: a.encoder_percent + b.encoder_percent,
+        decoder_percent: a.decoder_percent + b.decoder_percent,
     }
 }
 
@@ -183,6 +192,7 @@ mod tests {
     fn facts(processes: Vec<GpuProcess>) -> GpuFacts {
         GpuFacts {
             devices: vec![DeviceFacts {
+                unknown_processes: Some(0),
                 processes,
                 energy: Some(Energy {
                     total_microjoules: 20,
@@ -231,6 +241,18 @@ mod tests {
         let one = vec![on_gpu(1, 10_000_000, Some(7)), on_gpu(2, 10_000_000, None)];
         let shares = GpuShares::new(&facts(one), &table, &mut GroupSelection::new(9), UNITS);
         assert_eq!(shares.groups[1].2.memory_bytes, None);
+    }
+
+    #[test]
+    fn of_a_lost_gpu_only_the_past_is_known() {
+        let mut facts = facts(Vec::new());
+        facts.devices[0].unknown_processes = None;
+        let shares = GpuShares::new(&facts, &[], &mut GroupSelection::new(9), UNITS);
+        let past = GroupGpu {
+            energy_microjoules: Some(7),
+            ..GroupGpu::default()
+        };
+        assert_eq!(shares.groups[0].2, past);
     }
 
     #[test]

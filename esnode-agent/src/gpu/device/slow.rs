@@ -22,11 +22,58 @@ use nvml_wrapper::{
 /// NVLinks that a device can have (`NVML_NVLINK_MAX_LINKS`).
 const MAX_NVLINKS: u32 = 18;
 
-const CLOCKS: [(Clock, &str); 4] = [
-    (Clock::SM, "sm"),
-    (Clock::Memory, "memory"),
-    (Clock::Graphics, "graphics"),
-    (Clock::Video, "video"),
+/// Clocks: how they are asked for, and their names on the page.
+const CLOCKS: [(Clock, &str, &str); 4] = [
+    (Clock::SM, "clock_max_sm", "sm"),
+    (Clock::Memory, "clock_max_memory", "memory"),
+    (Clock::Graphics, "clock_max_graphics", "graphics"),
+    (Clock::Video, "clock_max_video", "video"),
+];
+
+/// Memory errors: how they are asked for, and kind and scope on the page.
+const ECC: [(MemoryError, EccCounter, &str, &str, &str); 4] = {
+    use {EccCounter as C, MemoryError as E};
+    [
+        (
+            E::Corrected,
+            C::Volatile,
+            "ecc_corrected_volatile",
+            "corrected",
+            "volatile",
+        ),
+        (
+            E::Corrected,
+            C::Aggregate,
+            "ecc_corrected_aggregate",
+            "corrected",
+            "aggregate",
+        ),
+        (
+            E::Uncorrected,
+            C::Volatile,
+            "ecc_uncorrected_volatile",
+            "uncorrected",
+            "volatile",
+        ),
+        (
+            E::Uncorrected,
+            C::Aggregate,
+            "ecc_uncorrected_aggregate",
+            "uncorrected",
+            "aggregate",
+        ),
+    ]
+};
+
+/// Errors of NVLinks: how they are asked for, and their kind on the page.
+const NVLINK_ERRORS: [(ErrorCounter, &str, &str); 3] = [
+    (ErrorCounter::DlReplay, "nvlink_errors_replay", "replay"),
+    (
+        ErrorCounter::DlRecovery,
+        "nvlink_errors_recovery",
+        "recovery",
+    ),
+    (ErrorCounter::DlCrcFlit, "nvlink_errors_crc", "crc"),
 ];
 
 impl GpuDevice<'_> {
@@ -36,7 +83,7 @@ impl GpuDevice<'_> {
     /// If the device is gone.
     pub(in crate::gpu) fn slow(&mut self) -> Result<(Slow, CounterReadings), Lost> {
         let (device, asker) = (&self.device, &mut self.asker);
-        self.fans = asker.ask("fan_speed", || device.num_fans())?.unwrap_or(0);
+        self.fans = asker.ask("fans", || device.num_fans())?.unwrap_or(0);
         let known = asker.ask("throttle_reasons_known", || {
             sys::known_throttle_reasons(device)
         })?;
@@ -46,23 +93,15 @@ impl GpuDevice<'_> {
         if let Some(replays) = asker.ask("pcie_replays", || device.pcie_replay_counter())? {
             counters.push((CounterName::PcieReplays, narrow(replays)));
         }
-        for (error, kind) in [
-            (MemoryError::Corrected, "corrected"),
-            (MemoryError::Uncorrected, "uncorrected"),
-        ] {
-            for (counter, scope) in [
-                (EccCounter::Volatile, "volatile"),
-                (EccCounter::Aggregate, "aggregate"),
-            ] {
-                let total = || device.total_ecc_errors(error, counter);
-                if let Some(errors) = asker.ask("ecc_errors", total)? {
-                    counters.push((CounterName::Ecc(kind, scope), Reading::wide(errors)));
-                }
+        for (error, counter, family, kind, scope) in ECC {
+            let total = || device.total_ecc_errors(error, counter);
+            if let Some(errors) = asker.ask(family, total)? {
+                counters.push((CounterName::Ecc(kind, scope), Reading::wide(errors)));
             }
         }
         let mut clocks_max = Vec::new();
-        for (clock, name) in CLOCKS {
-            if let Some(mhz) = asker.ask("clock_max", || device.max_clock_info(clock))? {
+        for (clock, family, name) in CLOCKS {
+            if let Some(mhz) = asker.ask(family, || device.max_clock_info(clock))? {
                 clocks_max.push((name, mhz));
             }
         }
@@ -103,13 +142,9 @@ impl GpuDevice<'_> {
             if !up {
                 continue;
             }
-            for (counter, kind) in [
-                (ErrorCounter::DlReplay, "replay"),
-                (ErrorCounter::DlRecovery, "recovery"),
-                (ErrorCounter::DlCrcFlit, "crc"),
-            ] {
+            for (counter, family, kind) in NVLINK_ERRORS {
                 let errors = || link.error_counter(counter);
-                if let Some(errors) = asker.ask("nvlink_errors", errors)? {
+                if let Some(errors) = asker.ask(family, errors)? {
                     let name = CounterName::NvlinkErrors(number, kind);
                     counters.push((name, Reading::wide(errors)));
                 }
