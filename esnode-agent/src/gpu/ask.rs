@@ -3,7 +3,10 @@
 use super::library::{Meaning, meaning};
 use nvml_wrapper::error::NvmlError;
 use rustc_hash::FxHashSet;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use tracing::{info, warn};
 
 /// After this time, what was not supported is tried once more: MIG may have been switched.
@@ -18,15 +21,28 @@ pub(super) struct Lost {
     pub error: NvmlError,
 }
 
+/// What the log was told of devices (by index) not to support: also a library that is opened again
+/// tells it once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told(Arc<Mutex<FxHashSet<(u32, &'static str)>>>);
+
+impl Told {
+    /// Takes note; says whether it is news.
+    fn insert(&self, index: u32, family: &'static str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert((index, family))
+    }
+}
+
 /// What was found out about a device by asking it. A family that is not supported is not asked
 /// for again, and told once.
 #[derive(Debug)]
 pub(super) struct Asker {
-    /// How the log calls the device.
-    name: String,
+    /// Index of the device.
+    index: u32,
     off: FxHashSet<&'static str>,
     failing: FxHashSet<&'static str>,
-    told: FxHashSet<&'static str>,
+    told: Told,
     /// Not told yet.
     news: Vec<(&'static str, String)>,
     since: Instant,
@@ -37,12 +53,12 @@ pub(super) struct Asker {
 impl Asker {
     /// Nothing is known yet.
     #[must_use]
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(index: u32, told: Told) -> Self {
         Self {
-            name,
+            index,
             off: FxHashSet::default(),
             failing: FxHashSet::default(),
-            told: FxHashSet::default(),
+            told,
             news: Vec::new(),
             since: Instant::now(),
             answers: 0,
@@ -78,7 +94,7 @@ impl Asker {
             Ok(answer) => {
                 self.answers += 1;
                 if self.failing.remove(family) {
-                    info!("{}: {family} is read again", self.name);
+                    info!("GPU {}: {family} is read again", self.index);
                 }
                 return Ok(Some(answer));
             }
@@ -87,13 +103,13 @@ impl Asker {
         match meaning(&error) {
             Meaning::Unsupported => {
                 self.off.insert(family);
-                if self.told.insert(family) {
+                if self.told.insert(self.index, family) {
                     self.news.push((family, error.to_string()));
                 }
             }
             Meaning::Missing => {
                 if self.failing.insert(family) {
-                    warn!("{}: {family} can't be read: {error}", self.name);
+                    warn!("GPU {}: {family} can't be read: {error}", self.index);
                 }
             }
             Meaning::DeviceLost | Meaning::DriverLost => {
@@ -118,7 +134,11 @@ impl Asker {
         for alike in self.news.chunk_by(|a, b| a.1 == b.1) {
             let families: Vec<_> = alike.iter().map(|(family, _)| *family).collect();
             if let Some((_, reason)) = alike.first() {
-                info!("{}: without {}: {reason}", self.name, families.join(", "));
+                info!(
+                    "GPU {}: without {}: {reason}",
+                    self.index,
+                    families.join(", ")
+                );
             }
         }
         self.news.clear();
@@ -136,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_asked_once() {
-        let mut asker = Asker::new("GPU 0".to_owned());
+        let mut asker = Asker::new(0, Told::default());
         let mut calls = 0;
         for _ in 0..3 {
             let answer = asker.ask("fan_speed", || {
@@ -152,8 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn a_library_that_is_opened_again_tells_nothing_new() {
+        let told = Told::default();
+        for news in [1, 0] {
+            let mut asker = Asker::new(0, told.clone());
+            let answer = asker.ask("fan_speed", || Err::<u32, _>(NvmlError::NotSupported));
+            assert!(matches!(answer, Ok(None)));
+            assert_eq!(asker.news.len(), news);
+        }
+    }
+
+    #[test]
     fn a_failure_is_asked_again() {
-        let mut asker = Asker::new("GPU 0".to_owned());
+        let mut asker = Asker::new(0, Told::default());
         let failed = asker.ask("power", || Err::<u32, _>(NvmlError::Unknown));
         assert!(matches!(failed, Ok(None)));
         assert!(matches!(asker.ask("power", || Ok(5)), Ok(Some(5))));
@@ -162,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_no_lost_driver() {
-        let mut asker = Asker::new("GPU 0".to_owned());
+        let mut asker = Asker::new(0, Told::default());
         let lost = |error| Err::<u32, _>(error);
         let device = asker.ask("power", || lost(NvmlError::GpuLost));
         assert!(matches!(device, Err(Lost { driver: false, .. })));

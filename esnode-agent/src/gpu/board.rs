@@ -325,6 +325,7 @@ impl Entry {
         DeviceFacts {
             identity: Arc::clone(&self.identity),
             up: shown.is_some(),
+            hangs: self.shown.is_some() && !fresh,
             age,
             sample_duration: shown.and(self.sampled).map(|(_, took)| took),
             fast: shown.map(|shown| shown.fast.clone()),

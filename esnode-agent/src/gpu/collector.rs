@@ -1,10 +1,16 @@
 //! The GPU collector: what was sampled last. It asks no driver.
 
-use super::{board::Standing, facts::GpuFacts, supervisor::Gpus};
+use super::{
+    board::Standing,
+    facts::{DeviceFacts, GpuFacts, Identity},
+    gpus::Gpus,
+};
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
+use tracing::{info, warn};
 
 /// The facts of a pass, for the collectors that come after this one: all of a page is from one
 /// snapshot.
@@ -38,6 +44,8 @@ pub struct GpuCollector {
     gpus: Gpus,
     shared: Shared,
     dcgm_hostname: Option<Arc<str>>,
+    /// UUIDs of those that the log knows to hang.
+    hanging: HashSet<String>,
 }
 
 impl GpuCollector {
@@ -48,6 +56,7 @@ impl GpuCollector {
             gpus,
             shared: Shared::default(),
             dcgm_hostname: dcgm_hostname.map(Arc::from),
+            hanging: HashSet::new(),
         }
     }
 
@@ -67,9 +76,26 @@ impl GpuCollector {
     pub fn sample(&mut self) -> GpuSample {
         let facts = Arc::new(self.gpus.board().facts(Instant::now()));
         self.shared.set(Arc::clone(&facts));
+        facts
+            .devices
+            .iter()
+            .for_each(|device| self.log_change(device));
         GpuSample {
             facts,
             dcgm_hostname: self.dcgm_hostname.clone(),
+        }
+    }
+
+    /// Tells when a device begins or ceases to hang.
+    fn log_change(&mut self, device: &DeviceFacts) {
+        let Identity { index, uuid, .. } = &*device.identity;
+        if device.hangs {
+            if self.hanging.insert(uuid.clone()) {
+                let age = device.age.unwrap_or_default().as_secs_f64();
+                warn!("GPU {index} hangs: no sample for {age:.1} s");
+            }
+        } else if self.hanging.remove(uuid) && device.up {
+            info!("GPU {index} is sampled again");
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct DeviceFacts {
     pub identity: Arc<Identity>,
     /// Whether the last sample succeeded and is not older than three intervals.
     pub up: bool,
+    /// Whether it is not up though it was not lost: a call does not come back.
+    pub hangs: bool,
     /// Time since the last sample that succeeded.
     pub age: Option<Duration>,
     /// How long the calls of the last sample took; `None` as `fast`.

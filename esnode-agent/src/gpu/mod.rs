@@ -16,12 +16,14 @@ mod epoch;
 mod events;
 pub mod facts;
 pub mod filter;
+mod gpus;
 mod library;
 mod people;
 mod supervisor;
 mod sys;
 mod usage;
+mod watch;
 mod worker;
 
 pub use board::{Intervals, Standing};
-pub use supervisor::{GpuOptions, Gpus};
+pub use gpus::{GpuOptions, Gpus};

@@ -2,18 +2,20 @@
 //! lost.
 
 use super::{
-    board::{Board, Intervals, Standing},
+    ask::Told,
+    board::{Board, Standing},
     epoch::{Epoch, Report},
     events,
     filter::Filter,
+    gpus::GpuOptions,
     library::{self, OpenError},
+    watch::Watch,
     worker::{self, Job},
 };
 use crate::privileges::{self, Needs};
 use std::{
     collections::HashSet,
     io,
-    path::PathBuf,
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -23,97 +25,29 @@ use std::{
 };
 use tracing::{info, warn};
 
-/// How long the start of the agent may wait for the first samples.
-const FIRST_SAMPLES: Duration = Duration::from_secs(2);
-
 /// How often a library is looked for that was never there.
 const ABSENT: Duration = Duration::from_secs(30);
 
 /// Longest time between two tries to get back what was lost.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// How long threads of devices may take to let go of it, at the least.
+const LETTING_GO: Duration = Duration::from_millis(100);
 
 /// How long the thread for events may take to let go of the library: longer than one wait.
 const EVENTS_LETTING_GO: Duration = Duration::from_millis(1_500);
 
-/// How long the end of the agent may wait for threads that are in the driver.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// How often to look whether a thread hangs no more.
-const HANGING: Duration = Duration::from_secs(1);
-
 /// What the stack of a thread may grow to. What is not used takes no memory.
 const STACK_BYTES: usize = 1 << 20;
 
-/// How to sample GPUs.
-#[derive(Clone, Debug)]
-pub struct GpuOptions {
-    /// The library, if not the one that the dynamic linker finds.
-    pub library: Option<PathBuf>,
-    /// How often.
-    pub intervals: Intervals,
-    /// Which.
-    pub filter: Filter,
-    /// Where proc is mounted.
-    pub procfs: PathBuf,
-}
-
-/// The GPUs of this host. Dropping it ends its threads.
-#[derive(Debug)]
-pub struct Gpus {
-    board: Arc<Board>,
-    reports: Sender<Report>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Gpus {
-    /// Starts to look for them, with the rights of the caller: the driver may make its device
-    /// files on this occasion. The thread gives the rights up itself.
-    ///
-    /// # Errors
-    /// If the system refuses a thread.
-    pub fn start(options: GpuOptions) -> io::Result<Self> {
-        let board = Arc::new(Board::new(options.intervals));
-        let (sender, reports) = mpsc::channel();
-        let supervisor = Supervisor {
-            options,
-            board: Arc::clone(&board),
-            reports,
-            sender: sender.clone(),
-            workers: Vec::new(),
-            told: HashSet::new(),
-            tries: 0,
-        };
-        let thread = spawn("gpu", move || supervisor.run())?;
-        Ok(Self {
-            board,
-            reports: sender,
-            thread: Some(thread),
-        })
-    }
-
-    /// Waits until every GPU was sampled once, for two seconds at most.
-    pub fn wait_for_first_samples(&self) {
-        self.board.wait_settled(FIRST_SAMPLES);
-    }
-
-    pub(super) fn board(&self) -> &Board {
-        &self.board
-    }
-}
-
-impl Drop for Gpus {
-    fn drop(&mut self) {
-        // If nobody listens, it has ended.
-        let _ = self.reports.send(Report::Stop);
-        let deadline = Instant::now() + PATIENCE;
-        if let Some(thread) = self.thread.take() {
-            // One that hangs in the driver is left behind.
-            wait(&thread, deadline);
-        }
-    }
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+/// Starts a thread.
+///
+/// # Errors
+/// If the system refuses it.
+pub(super) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK_BYTES)
@@ -121,7 +55,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 }
 
 /// Waits for the end of a thread; says whether it came.
-fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
+pub(super) fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
     while !thread.is_finished() {
         if Instant::now() >= deadline {
             return false;
@@ -148,13 +82,20 @@ enum End {
     DeviceLost,
 }
 
-struct Supervisor {
+/// See the module.
+pub(super) struct Supervisor {
     options: GpuOptions,
     board: Arc<Board>,
     reports: Receiver<Report>,
     sender: Sender<Report>,
     /// Those that did not end with their epoch are among them.
     workers: Vec<Worker>,
+    /// The last one that waited for events.
+    events: Option<JoinHandle<()>>,
+    /// What devices do not support, as far as it was told.
+    unsupported: Told,
+    /// Whether the log knows that the driver is down.
+    told_down: bool,
     /// What the log said of why there is less than there should be, since all was well.
     told: HashSet<String>,
     /// Tries in a row that did not bring everything back.
@@ -162,7 +103,28 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn run(mut self) {
+    /// Nothing is open yet. `sender` is the other end of `reports`, for the threads.
+    pub(super) fn new(
+        options: GpuOptions,
+        board: Arc<Board>,
+        (sender, reports): (Sender<Report>, Receiver<Report>),
+    ) -> Self {
+        Self {
+            options,
+            board,
+            reports,
+            sender,
+            workers: Vec::new(),
+            events: None,
+            unsupported: Told::default(),
+            told_down: false,
+            told: HashSet::new(),
+            tries: 0,
+        }
+    }
+
+    /// Samples until the agent ends.
+    pub(super) fn run(mut self) {
         let mut privileged = true;
         loop {
             let opened = self.open();
@@ -207,7 +169,7 @@ impl Supervisor {
         let reason = error.to_string();
         let was_up = self.board.has_opened();
         if was_up {
-            self.tell(format!("GPU driver is down: {reason}"));
+            self.tell_down(&reason);
         } else if self.told.insert(reason.clone()) {
             info!("GPU collector disabled: {reason}");
         }
@@ -246,14 +208,8 @@ impl Supervisor {
     /// Has all devices sampled until something is lost.
     fn attend(&mut self, epoch: Arc<Epoch>, present: u32) -> End {
         let (found, devices) = mpsc::channel();
-        let mut watch = Watch::new(epoch, found, present);
-        let events = {
-            let (epoch, board) = (Arc::clone(&watch.epoch), Arc::clone(&self.board));
-            spawn("gpu-events", move || events::run(&epoch, &board, &devices))
-        };
-        if let Err(error) = &events {
-            warn!("XIDs are not known: cannot start a thread: {error}");
-        }
+        let mut watch = Watch::new(epoch, (found, devices), present);
+        self.start_events(&mut watch);
         for index in 0..present {
             self.start(index, &mut watch);
         }
@@ -264,15 +220,35 @@ impl Supervisor {
             self.tries + 1
         };
         watch.epoch.end_events();
-        if let (Ok(events), true) = (events, end != End::Stop) {
-            wait(&events, Instant::now() + EVENTS_LETTING_GO);
+        if let (Some(events), None, true) = (&self.events, &watch.inbox, end != End::Stop) {
+            wait(events, Instant::now() + EVENTS_LETTING_GO);
         }
         watch.epoch.end();
         // One that hangs keeps its device, and must not keep the others from being sampled.
-        let deadline = Instant::now() + self.options.intervals.fast.max(PATIENCE) / 2;
+        let deadline = Instant::now() + LETTING_GO.max(self.options.intervals.fast / 2);
         self.workers
             .retain(|worker| !wait(&worker.thread, deadline));
         end
+    }
+
+    /// Starts the thread that waits for events, unless one of an epoch before still hangs.
+    fn start_events(&mut self, watch: &mut Watch) {
+        if self.events.as_ref().is_some_and(|it| !it.is_finished()) {
+            self.tell(
+                "XIDs are not known: the driver does not let go of who waits for them".into(),
+            );
+            return;
+        }
+        let Some(devices) = watch.inbox.take() else {
+            return;
+        };
+        let (epoch, board) = (Arc::clone(&watch.epoch), Arc::clone(&self.board));
+        match spawn("gpu-events", move || events::run(&epoch, &board, &devices)) {
+            Ok(thread) => self.events = Some(thread),
+            Err(error) => self.tell(format!(
+                "XIDs are not known: cannot start a thread: {error}"
+            )),
+        }
     }
 
     /// Starts the thread of a device, but where one of an epoch before still hangs in it.
@@ -287,6 +263,7 @@ impl Supervisor {
             present: watch.present,
             filter: self.options.filter.clone(),
             procfs: self.options.procfs.clone(),
+            told: self.unsupported.clone(),
         };
         let (epoch, board) = (Arc::clone(&watch.epoch), Arc::clone(&self.board));
         let (reports, found) = (self.sender.clone(), watch.devices.clone());
@@ -338,7 +315,7 @@ impl Supervisor {
                 }
                 Ok(Report::DriverLost { error }) => {
                     let reason = error.to_string();
-                    self.tell(format!("GPU driver is down: {reason}"));
+                    self.tell_down(&reason);
                     self.board.closed(Standing::Down(reason));
                     self.board.settle();
                     return End::DriverLost;
@@ -347,11 +324,19 @@ impl Supervisor {
                     if watch.again_at.is_some_and(|at| at <= Instant::now()) {
                         return End::DeviceLost;
                     }
+                    self.start_events(watch);
                     for index in std::mem::take(&mut watch.hanging) {
                         self.start(index, watch);
                     }
                 }
             }
+        }
+    }
+
+    /// Once until it is up again, whatever it says meanwhile.
+    fn tell_down(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.told_down, true) {
+            warn!("GPU driver is down: {reason}");
         }
     }
 
@@ -381,67 +366,8 @@ impl Supervisor {
             let sampled = watch.present - watch.refused;
             info!("GPU collector is on: {sampled} of {} GPUs", watch.present);
             self.told.clear();
+            self.told_down = false;
         }
         self.board.settle();
-    }
-}
-
-/// What is known of the devices of an epoch.
-struct Watch {
-    epoch: Arc<Epoch>,
-    begun: Instant,
-    /// Where the thread for events hears of devices.
-    devices: Sender<u32>,
-    present: u32,
-    found: Vec<(u32, String)>,
-    refused: u32,
-    /// Devices that said something.
-    settled: u32,
-    announced: bool,
-    lost: Vec<u32>,
-    /// Those that a thread of an epoch before still hangs in.
-    hanging: Vec<u32>,
-    /// When to open the library again.
-    again_at: Option<Instant>,
-}
-
-impl Watch {
-    fn new(epoch: Arc<Epoch>, devices: Sender<u32>, present: u32) -> Self {
-        Self {
-            epoch,
-            begun: Instant::now(),
-            devices,
-            present,
-            found: Vec::new(),
-            refused: 0,
-            settled: 0,
-            announced: false,
-            lost: Vec::new(),
-            hanging: Vec::new(),
-            again_at: None,
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.settled as usize + self.hanging.len() >= self.present as usize
-    }
-
-    /// When to do something, though nobody reports.
-    fn next_at(&self) -> Option<Instant> {
-        let hanging = (!self.hanging.is_empty()).then(|| Instant::now() + HANGING);
-        self.again_at.into_iter().chain(hanging).min()
-    }
-
-    /// A device is lost. Plans to begin anew: soon at first, then more and more seldom, as it
-    /// takes time from the other devices.
-    fn lose(&mut self, index: u32, tries: u32, interval: Duration) {
-        if !self.lost.contains(&index) {
-            self.lost.push(index);
-            self.settled += 1;
-        }
-        let pause = interval
-            .saturating_mul(1 << tries.min(16))
-            .min(LONGEST_PAUSE);
-        self.again_at.get_or_insert(Instant::now() + pause);
     }
 }

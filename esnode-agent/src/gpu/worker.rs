@@ -1,7 +1,7 @@
 //! The thread of one device. A call that hangs holds up nobody else.
 
 use super::{
-    ask::Lost,
+    ask::{Lost, Told},
     board::{Board, Sample, Used},
     device::{GpuDevice, mig_uuids},
     epoch::{Epoch, Report},
@@ -30,6 +30,8 @@ pub(super) struct Job {
     pub filter: Filter,
     /// Where proc is mounted.
     pub procfs: PathBuf,
+    /// What was told before.
+    pub told: Told,
 }
 
 /// Samples a device until the epoch ends, or the device is lost. Tells how it went.
@@ -91,7 +93,7 @@ fn sample(
     people.adopt(accounts);
     let intervals = board.intervals();
     let mut eye = Eye {
-        device: GpuDevice::new(device, identity, job.filter.clone()),
+        device: GpuDevice::new(device, identity, job.filter.clone(), job.told.clone()),
         people,
         seen: seen.unwrap_or_else(|| now_microseconds().saturating_sub(micros(intervals.fast))),
         slow_at: None,

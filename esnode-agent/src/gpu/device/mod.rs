@@ -10,7 +10,7 @@ pub(super) use counters::{CounterName, CounterReadings};
 pub(super) use mig::mig_uuids;
 
 use super::{
-    ask::{Asker, Lost},
+    ask::{Asker, Lost, Told},
     facts::{Identity, Memory},
     filter::Filter,
     library::{Meaning, meaning},
@@ -64,10 +64,15 @@ pub(super) struct GpuDevice<'nvml> {
 impl<'nvml> GpuDevice<'nvml> {
     /// Of a handle that the library gave. `filter` says which of its MIG devices are wanted.
     #[must_use]
-    pub(super) fn new(device: Device<'nvml>, identity: Arc<Identity>, filter: Filter) -> Self {
+    pub(super) fn new(
+        device: Device<'nvml>,
+        identity: Arc<Identity>,
+        filter: Filter,
+        told: Told,
+    ) -> Self {
         Self {
             device,
-            asker: Asker::new(format!("GPU {}", identity.index)),
+            asker: Asker::new(identity.index, told),
             identity,
             filter,
             fans: 0,

@@ -71,6 +71,7 @@ pub(in crate::page) fn full() -> DeviceFacts {
     DeviceFacts {
         identity: identity(0).into(),
         up: true,
+        hangs: false,
         age: Some(Duration::from_millis(250)),
         sample_duration: Some(Duration::from_millis(4)),
         fast: Some(fast()),

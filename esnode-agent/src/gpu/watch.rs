@@ -1,0 +1,81 @@
+//! What the supervisor knows of the devices of an epoch.
+
+use super::{epoch::Epoch, supervisor::LONGEST_PAUSE};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often to look whether a thread hangs no more.
+const HANGING: Duration = Duration::from_secs(1);
+
+/// What is known of the devices of an epoch.
+pub(super) struct Watch {
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) begun: Instant,
+    /// Where the thread for events hears of devices.
+    pub(super) devices: Sender<u32>,
+    /// The other end, until that thread is there.
+    pub(super) inbox: Option<Receiver<u32>>,
+    pub(super) present: u32,
+    pub(super) found: Vec<(u32, String)>,
+    pub(super) refused: u32,
+    /// Devices that said something.
+    pub(super) settled: u32,
+    pub(super) announced: bool,
+    pub(super) lost: Vec<u32>,
+    /// Those that a thread of an epoch before still hangs in.
+    pub(super) hanging: Vec<u32>,
+    /// When to open the library again.
+    pub(super) again_at: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(
+        epoch: Arc<Epoch>,
+        (devices, inbox): (Sender<u32>, Receiver<u32>),
+        present: u32,
+    ) -> Self {
+        Self {
+            epoch,
+            begun: Instant::now(),
+            devices,
+            inbox: Some(inbox),
+            present,
+            found: Vec::new(),
+            refused: 0,
+            settled: 0,
+            announced: false,
+            lost: Vec::new(),
+            hanging: Vec::new(),
+            again_at: None,
+        }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled as usize + self.hanging.len() >= self.present as usize
+    }
+
+    /// When to do something, though nobody reports.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let hangs = !self.hanging.is_empty() || self.inbox.is_some();
+        let hanging = hangs.then(|| Instant::now() + HANGING);
+        self.again_at.into_iter().chain(hanging).min()
+    }
+
+    /// A device is lost. Plans to begin anew: soon at first, then more and more seldom, as it
+    /// takes time from the other devices.
+    pub(super) fn lose(&mut self, index: u32, tries: u32, interval: Duration) {
+        if !self.lost.contains(&index) {
+            self.lost.push(index);
+            self.settled += 1;
+        }
+        let pause = interval
+            .saturating_mul(1 << tries.min(16))
+            .min(LONGEST_PAUSE);
+        self.again_at.get_or_insert(Instant::now() + pause);
+    }
+}
