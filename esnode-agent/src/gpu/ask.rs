@@ -1,6 +1,9 @@
 //! Asking a device, and remembering what it does not answer.
 
-use super::library::{Meaning, meaning};
+use super::{
+    facts::Identity,
+    library::{Meaning, meaning},
+};
 use nvml_wrapper::error::NvmlError;
 use rustc_hash::FxHashSet;
 use std::{
@@ -21,16 +24,16 @@ pub(super) struct Lost {
     pub error: NvmlError,
 }
 
-/// What the log was told of devices (by index) not to support: also a library that is opened again
+/// What the log was told of devices (by UUID) not to support: also a library that is opened again
 /// tells it once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told(Arc<Mutex<FxHashSet<(u32, &'static str)>>>);
+pub(super) struct Told(Arc<Mutex<FxHashSet<(String, &'static str)>>>);
 
 impl Told {
     /// Takes note; says whether it is news.
-    fn insert(&self, index: u32, family: &'static str) -> bool {
+    pub(super) fn insert(&self, uuid: &str, family: &'static str) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert((index, family))
+        told.insert((uuid.to_owned(), family))
     }
 }
 
@@ -38,13 +41,12 @@ impl Told {
 /// for again, and told once.
 #[derive(Debug)]
 pub(super) struct Asker {
-    /// Index of the device.
-    index: u32,
+    identity: Arc<Identity>,
     off: FxHashSet<&'static str>,
     failing: FxHashSet<&'static str>,
     told: Told,
-    /// Not told yet.
-    news: Vec<(&'static str, String)>,
+    /// Not told yet: what is not supported, and what could not be read this time.
+    news: [Vec<(&'static str, String)>; 2],
     since: Instant,
     /// Answers in this pass.
     answers: u32,
@@ -53,13 +55,13 @@ pub(super) struct Asker {
 impl Asker {
     /// Nothing is known yet.
     #[must_use]
-    pub(super) fn new(index: u32, told: Told) -> Self {
+    pub(super) fn new(identity: Arc<Identity>, told: Told) -> Self {
         Self {
-            index,
+            identity,
             off: FxHashSet::default(),
             failing: FxHashSet::default(),
             told,
-            news: Vec::new(),
+            news: Default::default(),
             since: Instant::now(),
             answers: 0,
         }
@@ -94,22 +96,23 @@ impl Asker {
             Ok(answer) => {
                 self.answers += 1;
                 if self.failing.remove(family) {
-                    info!("GPU {}: {family} is read again", self.index);
+                    info!("GPU {}: {family} is read again", self.identity.index);
                 }
                 return Ok(Some(answer));
             }
             Err(error) => error,
         };
+        let [unsupported, unreadable] = &mut self.news;
         match meaning(&error) {
             Meaning::Unsupported => {
                 self.off.insert(family);
-                if self.told.insert(self.index, family) {
-                    self.news.push((family, error.to_string()));
+                if self.told.insert(&self.identity.uuid, family) {
+                    unsupported.push((family, error.to_string()));
                 }
             }
             Meaning::Missing => {
                 if self.failing.insert(family) {
-                    warn!("GPU {}: {family} can't be read: {error}", self.index);
+                    unreadable.push((family, error.to_string()));
                 }
             }
             Meaning::DeviceLost | Meaning::DriverLost => {
@@ -126,22 +129,20 @@ impl Asker {
         !self.off.contains(family)
     }
 
-    /// Ends a pass: tells in one line what was found not to be supported, and how many questions
-    /// were answered.
+    /// Ends a pass: tells what was found not to be supported and what could not be read, and how
+    /// many questions were answered.
     pub(super) fn end_pass(&mut self) -> u32 {
-        // Most are not supported for the same reason.
-        self.news.sort_by(|a, b| a.1.cmp(&b.1));
-        for alike in self.news.chunk_by(|a, b| a.1 == b.1) {
-            let families: Vec<_> = alike.iter().map(|(family, _)| *family).collect();
-            if let Some((_, reason)) = alike.first() {
-                info!(
-                    "GPU {}: without {}: {reason}",
-                    self.index,
-                    families.join(", ")
-                );
+        let index = self.identity.index;
+        let [unsupported, unreadable] = &mut self.news;
+        for (families, reason) in by_reason(unsupported) {
+            info!("GPU {index}: without {families}: {reason}");
+        }
+        for (families, reason) in by_reason(unreadable) {
+            // If nothing is answered, that is told of the device as a whole.
+            if self.answers > 0 {
+                warn!("GPU {index}: {families} can't be read: {reason}");
             }
         }
-        self.news.clear();
         if self.since.elapsed() > AGAIN {
             self.since = Instant::now();
             self.off.clear();
@@ -150,13 +151,43 @@ impl Asker {
     }
 }
 
+/// Takes out what is to be told, in one line for each reason: most families have the same.
+fn by_reason(news: &mut Vec<(&'static str, String)>) -> Vec<(String, String)> {
+    news.sort_by(|a, b| a.1.cmp(&b.1));
+    let lines = news.chunk_by(|a, b| a.1 == b.1).filter_map(|alike| {
+        let families: Vec<_> = alike.iter().map(|(family, _)| *family).collect();
+        let (_, reason) = alike.first()?;
+        Some((families.join(", "), reason.clone()))
+    });
+    let lines = lines.collect();
+    news.clear();
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn asker(told: Told) -> Asker {
+        Asker::new(Arc::default(), told)
+    }
+
+    #[test]
+    fn one_line_for_each_reason() {
+        let mut news = [("b", "x"), ("a", "y"), ("c", "x")]
+            .map(|(family, reason)| (family, reason.to_owned()))
+            .to_vec();
+        let lines = [("b, c", "x"), ("a", "y")];
+        assert_eq!(
+            by_reason(&mut news),
+            lines.map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
+        assert!(news.is_empty());
+    }
+
     #[test]
     fn what_is_not_supported_is_asked_once() {
-        let mut asker = Asker::new(0, Told::default());
+        let mut asker = asker(Told::default());
         let mut calls = 0;
         for _ in 0..3 {
             let answer = asker.ask("fan_speed", || {
@@ -167,7 +198,7 @@ mod tests {
         }
         assert_eq!(calls, 1);
         assert!(!asker.asks_for("fan_speed"));
-        assert_eq!(asker.news.len(), 1);
+        assert_eq!(asker.news[0].len(), 1);
         assert_eq!(asker.end_pass(), 0);
     }
 
@@ -175,16 +206,16 @@ mod tests {
     fn a_library_that_is_opened_again_tells_nothing_new() {
         let told = Told::default();
         for news in [1, 0] {
-            let mut asker = Asker::new(0, told.clone());
+            let mut asker = asker(told.clone());
             let answer = asker.ask("fan_speed", || Err::<u32, _>(NvmlError::NotSupported));
             assert!(matches!(answer, Ok(None)));
-            assert_eq!(asker.news.len(), news);
+            assert_eq!(asker.news[0].len(), news);
         }
     }
 
     #[test]
     fn a_failure_is_asked_again() {
-        let mut asker = Asker::new(0, Told::default());
+        let mut asker = asker(Told::default());
         let failed = asker.ask("power", || Err::<u32, _>(NvmlError::Unknown));
         assert!(matches!(failed, Ok(None)));
         assert!(matches!(asker.ask("power", || Ok(5)), Ok(Some(5))));
@@ -193,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_no_lost_driver() {
-        let mut asker = Asker::new(0, Told::default());
+        let mut asker = asker(Told::default());
         let lost = |error| Err::<u32, _>(error);
         let device = asker.ask("power", || lost(NvmlError::GpuLost));
         assert!(matches!(device, Err(Lost { driver: false, .. })));

@@ -1,20 +1,27 @@
 //! The thread that waits for critical errors (XID).
 
-use super::{board::Board, epoch::Epoch, sys};
+use super::{
+    ask::Told,
+    board::Board,
+    epoch::Epoch,
+    library::{Meaning, meaning},
+    sys,
+};
 use nvml_wrapper::{
     Device, EventSet, bitmasks::event::EventTypes, enums::event::XidError, error::NvmlError,
+    struct_wrappers::event::EventData,
 };
 use std::{
     sync::mpsc::Receiver,
     time::{Duration, Instant, SystemTime},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 /// How long one wait may last: also how long a library may be kept open that is not wanted any more.
 const WAIT_MILLISECONDS: u32 = 1_000;
 
 /// How long to leave a library alone that refuses to wait.
-const PAUSE: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The code of an error that the driver has none for (nvml.h).
 const UNKNOWN_XID: u64 = 999;
@@ -27,83 +34,125 @@ struct Watched<'nvml> {
 }
 
 /// Waits for errors of the devices that `found` names, until the epoch ends.
-pub(super) fn run(epoch: &Epoch, board: &Board, found: &Receiver<u32>) {
+pub(super) fn run(epoch: &Epoch, board: &Board, found: &Receiver<u32>, told: &Told) {
     let mut watched: Vec<Watched<'_>> = Vec::new();
     let mut set: Option<EventSet<'_>> = None;
+    let mut able = true;
     while epoch.has_events() {
         let before = watched.len();
         for index in found.try_iter() {
-            watched.extend(watch(epoch, index));
+            watched.extend(watch(epoch, index, told));
         }
         if watched.len() != before {
             set = None;
         }
-        if set.is_none() {
-            set = register(epoch, &mut watched);
+        if set.is_none() && able && !watched.is_empty() {
+            let registered = register(epoch, &mut watched, told);
+            able = !registered.as_ref().is_err_and(is_unsupported);
+            match registered {
+                Ok(registered) => set = Some(registered),
+                Err(_) if able => pause(epoch, AGAIN),
+                Err(error) => tell(told, "", &error),
+            }
         }
         let waited = match &set {
             Some(set) if !watched.is_empty() => set.wait(WAIT_MILLISECONDS),
             _ => {
-                let _ = epoch.wait_until(Instant::now() + Duration::from_millis(50));
+                // The other end is there as long as the epoch.
+                if let Ok(index) = found.recv_timeout(AGAIN) {
+                    watched.extend(watch(epoch, index, told));
+                    set = None;
+                }
                 continue;
             }
         };
         match waited {
-            Ok(event) => {
-                let code = match event.event_data {
-                    Some(XidError::Value(code)) => code,
-                    Some(XidError::Unknown) => UNKNOWN_XID,
-                    None => continue,
-                };
-                let identity = sys::identity(&event.device);
-                let source = watched.iter().find(|device| device.identity == identity);
-                if let Some(Watched { uuid, .. }) = source {
-                    warn!("GPU {uuid} reports XID {code}");
-                    board.xid(uuid, code, SystemTime::now());
-                }
-            }
+            Ok(event) => note(board, &watched, &event),
             Err(NvmlError::Timeout) => {}
             Err(_) => {
                 set = None;
-                let _ = epoch.wait_until(Instant::now() + PAUSE);
+                pause(epoch, AGAIN);
             }
         }
     }
 }
 
+/// Takes note of an event, if it is an error.
+fn note(board: &Board, watched: &[Watched<'_>], event: &EventData<'_>) {
+    let code = match event.event_data {
+        Some(XidError::Value(code)) => code,
+        Some(XidError::Unknown) => UNKNOWN_XID,
+        None => return,
+    };
+    let identity = sys::identity(&event.device);
+    let source = watched.iter().find(|device| device.identity == identity);
+    if let Some(Watched { uuid, .. }) = source {
+        warn!("GPU {uuid} reports XID {code}");
+        board.xid(uuid, code, SystemTime::now());
+    }
+}
+
 /// The device of an index, if it reports errors.
-fn watch(epoch: &Epoch, index: u32) -> Option<Watched<'_>> {
+fn watch<'nvml>(epoch: &'nvml Epoch, index: u32, told: &Told) -> Option<Watched<'nvml>> {
     let device = epoch.nvml.device_by_index(index).ok()?;
     let uuid = device.uuid().ok()?;
-    let types = device.supported_event_types().ok()?;
+    let reports = match device.supported_event_types() {
+        Ok(types) if types.contains(EventTypes::CRITICAL_XID_ERROR) => Ok(()),
+        Ok(_) => Err(NvmlError::NotSupported),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = reports {
+        tell(told, &uuid, &error);
+        return None;
+    }
     let identity = sys::identity(&device);
-    types
-        .contains(EventTypes::CRITICAL_XID_ERROR)
-        .then_some(Watched {
-            device,
-            uuid,
-            identity,
-        })
+    Some(Watched {
+        device,
+        uuid,
+        identity,
+    })
 }
 
 /// A set of the errors of all watched devices; those that refuse are not watched any more.
 fn register<'nvml>(
     epoch: &'nvml Epoch,
     watched: &mut Vec<Watched<'nvml>>,
-) -> Option<EventSet<'nvml>> {
+    told: &Told,
+) -> Result<EventSet<'nvml>, NvmlError> {
     'next: loop {
-        let mut set = epoch.nvml.create_event_set().ok()?;
+        let mut set = epoch.nvml.create_event_set()?;
         for (place, Watched { device, uuid, .. }) in watched.iter().enumerate() {
             // A set that was refused is gone.
             match device.register_events(EventTypes::CRITICAL_XID_ERROR, set) {
                 Ok(registered) => set = registered,
-                Err(error) => {
-                    warn!("XIDs of GPU {uuid} are not known: {error}");
+                Err(refused) => {
+                    tell(told, uuid, &refused.error);
                     watched.remove(place);
                     continue 'next;
                 }
             }
         }
-        return Some(set);
+        return Ok(set);
     }
+}
+
+fn is_unsupported(error: &NvmlError) -> bool {
+    meaning(error) == Meaning::Unsupported
+}
+
+/// Tells, once, of which device errors are not known; of all, if no UUID is given.
+fn tell(told: &Told, uuid: &str, error: &NvmlError) {
+    if !told.insert(uuid, "xid") {
+        return;
+    }
+    if uuid.is_empty() {
+        info!("XIDs are not known: {error}");
+    } else {
+        info!("XIDs of GPU {uuid} are not known: {error}");
+    }
+}
+
+fn pause(epoch: &Epoch, pause: Duration) {
+    // Whether it has ended is asked for where events are waited for.
+    let _ = epoch.wait_until(Instant::now() + pause);
 }

@@ -243,7 +243,10 @@ impl Supervisor {
             return;
         };
         let (epoch, board) = (Arc::clone(&watch.epoch), Arc::clone(&self.board));
-        match spawn("gpu-events", move || events::run(&epoch, &board, &devices)) {
+        let told = self.unsupported.clone();
+        match spawn("gpu-events", move || {
+            events::run(&epoch, &board, &devices, &told);
+        }) {
             Ok(thread) => self.events = Some(thread),
             Err(error) => self.tell(format!(
                 "XIDs are not known: cannot start a thread: {error}"
@@ -307,7 +310,7 @@ impl Supervisor {
                 }
                 Ok(Report::Sampled) => watch.settled += 1,
                 Ok(Report::DeviceLost { index, error }) => {
-                    self.tell(format!("GPU {index} is lost: {error}"));
+                    self.tell_lost(index, &format!("GPU {index} is lost: {error}"));
                     if watch.begun.elapsed() > LONGEST_PAUSE {
                         self.tries = 0;
                     }
@@ -337,6 +340,13 @@ impl Supervisor {
     fn tell_down(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.told_down, true) {
             warn!("GPU driver is down: {reason}");
+        }
+    }
+
+    /// Once until all are there again, whatever it says meanwhile.
+    fn tell_lost(&mut self, index: u32, news: &str) {
+        if self.told.insert(format!("lost {index}")) {
+            warn!("{news}");
         }
     }
 

@@ -72,7 +72,7 @@ impl<'nvml> GpuDevice<'nvml> {
     ) -> Self {
         Self {
             device,
-            asker: Asker::new(identity.index, told),
+            asker: Asker::new(Arc::clone(&identity), told),
             identity,
             filter,
             fans: 0,
