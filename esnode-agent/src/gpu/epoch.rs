@@ -18,6 +18,8 @@ pub(super) enum Report {
         index: u32,
         /// Its UUID.
         uuid: String,
+        /// Index and UUID of its MIG devices.
+        mig: Vec<(u32, String)>,
         /// Whether it is to be sampled.
         wanted: bool,
     },

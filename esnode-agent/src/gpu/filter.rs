@@ -54,6 +54,17 @@ impl fmt::Display for Wanted {
     }
 }
 
+/// A GPU that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Index among the devices of NVML.
+    pub index: u32,
+    /// `GPU-…`.
+    pub uuid: String,
+    /// Index and UUID of its MIG devices.
+    pub mig: Vec<(u32, String)>,
+}
+
 /// The GPUs that are sampled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Filter {
@@ -97,10 +108,10 @@ impl Filter {
         }
     }
 
-    /// Whether a device is wanted. `present` is how many there are, `mig` the UUIDs of its MIG
-    /// devices by index.
+    /// Whether a device is wanted. `present` is how many there are, `mig` index and UUID of
+    /// its MIG devices.
     #[must_use]
-    pub fn takes(&self, present: u32, index: u32, uuid: &str, mig: &[String]) -> bool {
+    pub fn takes(&self, present: u32, index: u32, uuid: &str, mig: &[(u32, String)]) -> bool {
         let wanted = match self {
             Self::All => return true,
             Self::None => return false,
@@ -111,7 +122,7 @@ impl Filter {
         wanted.iter().any(|wanted| match wanted {
             Wanted::Index(wanted) | Wanted::MigIndex(wanted, _) => *wanted == index,
             Wanted::Uuid(prefix) => uuid.starts_with(prefix.as_str()),
-            Wanted::MigUuid(wanted) => mig.contains(wanted),
+            Wanted::MigUuid(wanted) => mig.iter().any(|(_, uuid)| uuid == wanted),
         })
     }
 
@@ -143,19 +154,21 @@ impl Filter {
             })
     }
 
-    /// Those of a flag that are nowhere among the devices (index and UUID of each).
+    /// Those of a flag that are nowhere among the devices.
     #[must_use]
-    pub fn missing(&self, present: &[(u32, String)]) -> Vec<String> {
+    pub fn missing(&self, present: &[Present]) -> Vec<String> {
         let Self::These(wanted) = self else {
             return Vec::new();
         };
-        let is_missing = |wanted: &&Wanted| match wanted {
-            Wanted::Index(wanted) | Wanted::MigIndex(wanted, _) => {
-                !present.iter().any(|(index, _)| index == wanted)
+        let is = |wanted: &Wanted, gpu: &Present| match wanted {
+            Wanted::Index(index) => gpu.index == *index,
+            Wanted::Uuid(prefix) => gpu.uuid.starts_with(prefix),
+            Wanted::MigUuid(wanted) => gpu.mig.iter().any(|(_, uuid)| uuid == wanted),
+            Wanted::MigIndex(index, mig) => {
+                gpu.index == *index && gpu.mig.iter().any(|(index, _)| index == mig)
             }
-            Wanted::Uuid(prefix) => !present.iter().any(|(_, uuid)| uuid.starts_with(prefix)),
-            Wanted::MigUuid(_) => false,
         };
+        let is_missing = |wanted: &&Wanted| !present.iter().any(|gpu| is(wanted, gpu));
         wanted
             .iter()
             .filter(is_missing)
@@ -197,8 +210,14 @@ mod tests {
         assert!(filter.takes(4, 1, "GPU-00", &[]));
         assert!(filter.takes(4, 3, "GPU-abcdef", &[]));
         assert!(!filter.takes(4, 0, "GPU-00", &[]));
-        let present = [(0, "GPU-00".to_owned())];
+        let present = [Present {
+            index: 0,
+            uuid: "GPU-00".to_owned(),
+            mig: vec![(2, "MIG-a".to_owned())],
+        }];
         assert_eq!(filter.missing(&present), ["1", "GPU-ab"]);
+        let filter = these("0,0:1,0:2,1:2,MIG-a,MIG-b");
+        assert_eq!(filter.missing(&present), ["0:1", "1:2", "MIG-b"]);
         assert!(!Filter::None.takes(1, 0, "GPU-00", &[]));
     }
 
@@ -220,7 +239,7 @@ mod tests {
 
     #[test]
     fn mig_devices() {
-        let mig = ["MIG-a".to_owned(), "MIG-b".to_owned()];
+        let mig = [(0, "MIG-a".to_owned()), (1, "MIG-b".to_owned())];
         let filter = these("MIG-b");
         assert!(filter.takes(2, 0, "GPU-0", &mig));
         assert!(!filter.takes(2, 1, "GPU-1", &[]));

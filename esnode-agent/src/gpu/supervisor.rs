@@ -6,7 +6,7 @@ use super::{
     board::{Board, Standing},
     epoch::{Epoch, Report},
     events,
-    filter::Filter,
+    filter::{Filter, Present},
     gpus::GpuOptions,
     library::{self, OpenError},
     watch::Watch,
@@ -302,9 +302,10 @@ impl Supervisor {
                 Ok(Report::Found {
                     index,
                     uuid,
+                    mig,
                     wanted,
                 }) => {
-                    watch.found.push((index, uuid));
+                    watch.found.push(Present { index, uuid, mig });
                     watch.settled += u32::from(!wanted);
                     watch.refused += u32::from(!wanted);
                 }

@@ -1,6 +1,6 @@
 //! What the supervisor knows of the devices of an epoch.
 
-use super::{epoch::Epoch, supervisor::LONGEST_PAUSE};
+use super::{epoch::Epoch, filter::Present, supervisor::LONGEST_PAUSE};
 use std::{
     sync::{
         Arc,
@@ -21,7 +21,7 @@ pub(super) struct Watch {
     /// The other end, until that thread is there.
     pub(super) inbox: Option<Receiver<u32>>,
     pub(super) present: u32,
-    pub(super) found: Vec<(u32, String)>,
+    pub(super) found: Vec<Present>,
     pub(super) refused: u32,
     /// Devices that said something.
     pub(super) settled: u32,

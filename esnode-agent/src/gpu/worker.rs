@@ -77,10 +77,12 @@ fn sample(
     let device = epoch.nvml.device_by_index(index).map_err(lost)?;
     let identity = Arc::new(GpuDevice::identity(&device, index).map_err(lost)?);
     let uuid = identity.uuid.clone();
-    let wanted = job.filter.takes(present, index, &uuid, &mig_uuids(&device));
+    let mig = mig_uuids(&device);
+    let wanted = job.filter.takes(present, index, &uuid, &mig);
     let _ = reports.send(Report::Found {
         index,
         uuid: uuid.clone(),
+        mig,
         wanted,
     });
     if !wanted {

@@ -91,13 +91,15 @@ impl GpuDevice<'_> {
     }
 }
 
-/// UUIDs of the MIG devices of a GPU, by index; none where MIG is off.
+/// Index and UUID of the MIG devices of a GPU; none where MIG is off.
 #[must_use]
-pub(in crate::gpu) fn mig_uuids(device: &Device<'_>) -> Vec<String> {
+pub(in crate::gpu) fn mig_uuids(device: &Device<'_>) -> Vec<(u32, String)> {
     let slots = device.mig_device_count().unwrap_or(0);
     let uuid = |slot| device.mig_device_by_index(slot)?.uuid();
     // Slots may be empty.
-    (0..slots).filter_map(|slot| uuid(slot).ok()).collect()
+    (0..slots)
+        .filter_map(|slot| Some((slot, uuid(slot).ok()?)))
+        .collect()
 }
 
 fn mig_identity(device: &Device<'_>) -> Result<MigDevice, NvmlError> {
