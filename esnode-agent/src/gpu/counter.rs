@@ -16,6 +16,8 @@ pub(super) struct Reading {
     pub value: u64,
     /// Its type.
     pub width: Width,
+    /// What one of it is.
+    pub unit: u64,
 }
 
 impl Reading {
@@ -25,6 +27,7 @@ impl Reading {
         Self {
             value,
             width: Width::Bits64,
+            unit: 1,
         }
     }
 }
@@ -42,12 +45,13 @@ impl Counter {
     /// the device had counted before anyone asked. `restarted` says that the library was opened
     /// again since the last one, so that a lower number is a new beginning and not a wrap.
     pub(super) fn advance(&mut self, reading: Reading, restarted: bool) -> u64 {
-        let Reading { value, width } = reading;
+        let Reading { value, width, unit } = reading;
         let gain = match self.last.replace(value) {
             Some(last) if value >= last => value - last,
             Some(last) if width == Width::Bits32 && !restarted => wrapped(last, value),
             Some(_) | None => value,
         };
+        let gain = gain.saturating_mul(unit);
         self.total += gain;
         gain
     }
@@ -77,6 +81,7 @@ mod tests {
         Reading {
             value,
             width: Width::Bits32,
+            unit: 1,
         }
     }
 
@@ -107,6 +112,18 @@ mod tests {
         counter.advance(narrow(1 << 33), false);
         assert_eq!(counter.advance(narrow((1 << 33) + 7), false), 7);
         assert_eq!(counter.advance(narrow(9), false), 9);
+    }
+
+    #[test]
+    fn wraps_in_its_own_unit() {
+        let kibibytes = |value| Reading {
+            unit: 1024,
+            ..narrow(value)
+        };
+        let mut counter = Counter::default();
+        counter.advance(kibibytes(u64::from(u32::MAX)), false);
+        assert_eq!(counter.advance(kibibytes(1), false), 2 * 1024);
+        assert_eq!(counter.total(), ((1 << 32) + 1) * 1024);
     }
 
     #[test]

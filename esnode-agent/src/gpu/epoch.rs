@@ -1,5 +1,6 @@
 //! The time between opening the library and letting go of it.
 
+use super::roster::Roster;
 use nvml_wrapper::{Nvml, error::NvmlError};
 use std::{
     sync::{
@@ -24,7 +25,10 @@ pub(super) enum Report {
         wanted: bool,
     },
     /// A device was sampled for the first time.
-    Sampled,
+    Sampled {
+        /// Its index.
+        index: u32,
+    },
     /// A device does not answer any more.
     DeviceLost {
         /// Its index.
@@ -46,6 +50,8 @@ pub(super) enum Report {
 pub(super) struct Epoch {
     /// The library.
     pub nvml: Nvml,
+    /// Who samples what.
+    pub roster: Roster,
     events_ended: AtomicBool,
     ended: Mutex<bool>,
     ending: Condvar,
@@ -57,6 +63,7 @@ impl Epoch {
     pub(super) fn new(nvml: Nvml) -> Self {
         Self {
             nvml,
+            roster: Roster::default(),
             events_ended: AtomicBool::new(false),
             ended: Mutex::new(false),
             ending: Condvar::new(),

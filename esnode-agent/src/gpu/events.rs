@@ -13,6 +13,7 @@ use nvml_wrapper::{
 };
 use std::{
     sync::mpsc::Receiver,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 use tracing::{info, warn};
@@ -41,7 +42,7 @@ pub(super) fn run(epoch: &Epoch, board: &Board, found: &Receiver<u32>, told: &To
     while epoch.has_events() {
         let before = watched.len();
         for index in found.try_iter() {
-            watched.extend(watch(epoch, index, told));
+            watched.extend(watch(epoch, index, &watched, told));
         }
         if watched.len() != before {
             set = None;
@@ -60,8 +61,7 @@ pub(super) fn run(epoch: &Epoch, board: &Board, found: &Receiver<u32>, told: &To
             _ => {
                 // The other end is there as long as the epoch.
                 if let Ok(index) = found.recv_timeout(AGAIN) {
-                    watched.extend(watch(epoch, index, told));
-                    set = None;
+                    watched.extend(watch(epoch, index, &watched, told));
                 }
                 continue;
             }
@@ -92,10 +92,18 @@ fn note(board: &Board, watched: &[Watched<'_>], event: &EventData<'_>) {
     }
 }
 
-/// The device of an index, if it reports errors.
-fn watch<'nvml>(epoch: &'nvml Epoch, index: u32, told: &Told) -> Option<Watched<'nvml>> {
+/// The device of an index, if it reports errors, and is not watched already.
+fn watch<'nvml>(
+    epoch: &'nvml Epoch,
+    index: u32,
+    watched: &[Watched<'nvml>],
+    told: &Told,
+) -> Option<Watched<'nvml>> {
     let device = epoch.nvml.device_by_index(index).ok()?;
     let uuid = device.uuid().ok()?;
+    if watched.iter().any(|device| device.uuid == uuid) {
+        return None;
+    }
     let reports = match device.supported_event_types() {
         Ok(types) if types.contains(EventTypes::CRITICAL_XID_ERROR) => Ok(()),
         Ok(_) => Err(NvmlError::NotSupported),
@@ -153,6 +161,8 @@ fn tell(told: &Told, uuid: &str, error: &NvmlError) {
 }
 
 fn pause(epoch: &Epoch, pause: Duration) {
-    // Whether it has ended is asked for where events are waited for.
-    let _ = epoch.wait_until(Instant::now() + pause);
+    let until = Instant::now() + pause;
+    while epoch.has_events() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -1,8 +1,8 @@
 //! GPUs, by NVIDIA's management library (NVML).
 //!
 //! `supervisor` opens the library (`library`), again if the driver was lost, and starts a thread
-//! for each device (`worker`, which asks `device` for everything by way of `ask`) and one for
-//! errors (`events`). Who a process id is, `people` knows; what processes did in an interval,
+//! that samples (`worker`, which asks each `device` for everything by way of `ask`) and one for
+//! errors (`events`). If a call hangs, another thread takes over the other devices (`roster`). Who a process id is, `people` knows; what processes did in an interval,
 //! `usage` says; `energy` and `counter` are accounts that outlive the driver. All of it lands on
 //! the `board`, where a scrape reads [`facts`] and calls nothing. Unsafe code is in `sys`.
 
@@ -19,6 +19,7 @@ pub mod filter;
 mod gpus;
 mod library;
 mod people;
+mod roster;
 mod supervisor;
 mod sys;
 mod usage;

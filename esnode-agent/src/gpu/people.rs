@@ -78,9 +78,12 @@ impl People {
         }
     }
 
-    /// Looks at everyone who is known, for a new interval.
-    pub(super) fn refresh(&mut self) {
-        self.ended.clear();
+    /// Looks at everyone who is known. For a new interval, those who have ended before are
+    /// forgotten.
+    pub(super) fn refresh(&mut self, is_new: bool) {
+        if is_new {
+            self.ended.clear();
+        }
         let ended = &mut self.ended;
         self.known.retain(|pid, person| {
             let alive = person.refresh().is_ok();
@@ -187,11 +190,14 @@ mod tests {
         assert!(people.is_alive(&key));
         child.kill().expect("killed");
         child.wait().expect("reaped");
-        people.refresh();
+        people.refresh(true);
         assert_eq!(people.who(pid), Who::Ended(name));
         assert!(!people.is_alive(&key));
+        // As long as the interval lasts.
+        people.refresh(false);
+        assert_eq!(people.who(pid), Who::Ended(name));
         // One interval later nobody remembers.
-        people.refresh();
+        people.refresh(true);
         assert_eq!(people.who(pid), Who::Unknown);
     }
 

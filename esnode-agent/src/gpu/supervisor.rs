@@ -65,10 +65,18 @@ pub(super) fn wait(thread: &JoinHandle<()>, deadline: Instant) -> bool {
     true
 }
 
-/// A thread of a device, of this epoch or one before.
+/// A thread that samples, of this epoch or one before.
 struct Worker {
-    index: u32,
+    epoch: Arc<Epoch>,
+    shift: usize,
     thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// The device that it is in.
+    fn busy_with(&self) -> Option<u32> {
+        self.epoch.roster.busy_with(self.shift)
+    }
 }
 
 /// Why an epoch ended.
@@ -210,9 +218,7 @@ impl Supervisor {
         let (found, devices) = mpsc::channel();
         let mut watch = Watch::new(epoch, (found, devices), present);
         self.start_events(&mut watch);
-        for index in 0..present {
-            self.start(index, &mut watch);
-        }
+        self.start((0..present).collect(), &mut watch);
         let end = self.watch(&mut watch);
         self.tries = if watch.lost.is_empty() {
             0
@@ -254,50 +260,61 @@ impl Supervisor {
         }
     }
 
-    /// Starts the thread of a device, but where one of an epoch before still hangs in it.
-    fn start(&mut self, index: u32, watch: &mut Watch) {
+    /// Starts a thread for devices, but not for those that one of an epoch before still hangs in.
+    fn start(&mut self, devices: Vec<u32>, watch: &mut Watch) {
         self.workers.retain(|worker| !worker.thread.is_finished());
-        if self.workers.iter().any(|worker| worker.index == index) {
-            watch.hanging.push(index);
+        let former = self.workers.iter();
+        let former = former.filter(|worker| !Arc::ptr_eq(&worker.epoch, &watch.epoch));
+        let hanging: Vec<_> = former.filter_map(Worker::busy_with).collect();
+        let (hanging, devices): (Vec<_>, Vec<_>) = devices
+            .into_iter()
+            .partition(|index| hanging.contains(index));
+        watch.hanging.extend(hanging);
+        if devices.is_empty() {
             return;
         }
         let job = Job {
-            index,
             present: watch.present,
             filter: self.options.filter.clone(),
             procfs: self.options.procfs.clone(),
             told: self.unsupported.clone(),
+            reports: self.sender.clone(),
+            events: watch.devices.clone(),
         };
+        let shift = watch.epoch.roster.add(devices.clone());
         let (epoch, board) = (Arc::clone(&watch.epoch), Arc::clone(&self.board));
-        let (reports, found) = (self.sender.clone(), watch.devices.clone());
-        let thread = spawn(&format!("gpu-{index}"), move || {
-            worker::run(&job, &epoch, &board, &reports, &found);
+        let thread = spawn("gpu-sampler", move || {
+            worker::run(&job, shift, &epoch, &board);
         });
         match thread {
-            Ok(thread) => self.workers.push(Worker { index, thread }),
+            Ok(thread) => self.workers.push(Worker {
+                epoch: Arc::clone(&watch.epoch),
+                shift,
+                thread,
+            }),
             Err(error) => {
                 self.tell(format!(
-                    "GPU {index} is not sampled: cannot start a thread: {error}"
+                    "GPUs are not sampled: cannot start a thread: {error}"
                 ));
-                watch.lose(index, self.tries, self.options.intervals.fast);
+                for index in devices {
+                    watch.lose(index, self.tries, self.options.intervals.fast);
+                }
             }
         }
     }
 
     /// Listens to what the threads report until it is time to end the epoch.
     fn watch(&mut self, watch: &mut Watch) -> End {
+        // So that other devices are sampled before their last sample is too old.
+        let patience = self.options.intervals.fast / 2;
         loop {
             if watch.is_settled() {
                 self.settled(watch);
             }
-            let report = match watch.next_at() {
-                None => self.reports.recv().map_err(RecvTimeoutError::from),
-                Some(at) => {
-                    let rest = at.saturating_duration_since(Instant::now());
-                    self.reports.recv_timeout(rest)
-                }
-            };
-            match report {
+            let look = Instant::now() + patience;
+            let until = watch.again_at.map_or(look, |again| again.min(look));
+            let rest = until.saturating_duration_since(Instant::now());
+            match self.reports.recv_timeout(rest) {
                 Ok(Report::Stop) | Err(RecvTimeoutError::Disconnected) => return End::Stop,
                 Ok(Report::Found {
                     index,
@@ -306,10 +323,13 @@ impl Supervisor {
                     wanted,
                 }) => {
                     watch.found.push(Present { index, uuid, mig });
-                    watch.settled += u32::from(!wanted);
-                    watch.refused += u32::from(!wanted);
+                    if !wanted && watch.settled.insert(index) {
+                        watch.refused += 1;
+                    }
                 }
-                Ok(Report::Sampled) => watch.settled += 1,
+                Ok(Report::Sampled { index }) => {
+                    watch.settled.insert(index);
+                }
                 Ok(Report::DeviceLost { index, error }) => {
                     self.tell_lost(index, &format!("GPU {index} is lost: {error}"));
                     if watch.begun.elapsed() > LONGEST_PAUSE {
@@ -328,9 +348,17 @@ impl Supervisor {
                     if watch.again_at.is_some_and(|at| at <= Instant::now()) {
                         return End::DeviceLost;
                     }
-                    self.start_events(watch);
-                    for index in std::mem::take(&mut watch.hanging) {
-                        self.start(index, watch);
+                    // A library is closed once nobody is in it any more.
+                    self.workers.retain(|worker| !worker.thread.is_finished());
+                    if watch.inbox.is_some() {
+                        self.start_events(watch);
+                    }
+                    if !watch.hanging.is_empty() {
+                        let devices = std::mem::take(&mut watch.hanging);
+                        self.start(devices, watch);
+                    }
+                    if let Some(devices) = watch.epoch.roster.relieve(patience) {
+                        self.start(devices, watch);
                     }
                 }
             }

@@ -137,7 +137,11 @@ fn reading(value: &nvmlFieldValue_t) -> Result<Reading, NvmlError> {
         SIGNED_LONG_LONG => (not_negative(bits.cast_signed())?, Width::Bits64),
         other => return Err(NvmlError::UnexpectedVariant(other)),
     };
-    Ok(Reading { value, width })
+    Ok(Reading {
+        value,
+        width,
+        unit: 1,
+    })
 }
 
 /// A number that can't be below zero, of a type that could.

@@ -8,9 +8,62 @@ use super::{
     sys::ProcessSample,
 };
 use rustc_hash::FxHashMap;
+use std::time::Duration;
 
 /// Percent that a sample can say; the driver also has entries that say more, and mean nothing.
 const MAX_PERCENT: u32 = 100;
+
+/// The longest period in which a driver samples (nvml.h: 1/6 s to 1 s).
+const LONGEST_PERIOD: Duration = Duration::from_secs(1);
+
+/// After so long without a sample there was nothing to be sampled.
+pub(super) const SETTLED: Duration = Duration::from_millis(1_200);
+
+/// The period in which a driver samples a device. It is not told, but seen: a driver has no sample
+/// of a process for a period in which that did nothing, so samples alone do not say how busy it
+/// was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Period(Duration);
+
+impl Default for Period {
+    fn default() -> Self {
+        Self(LONGEST_PERIOD)
+    }
+}
+
+impl Period {
+    /// Learns from samples: those of a process without a pause are one period apart.
+    pub(super) fn learn(&mut self, samples: &[ProcessSample]) {
+        let mut spans: FxHashMap<u32, (u32, u64, u64)> = FxHashMap::default();
+        for sample in samples {
+            let time = sample.microseconds;
+            let (count, first, last) = spans.entry(sample.pid).or_insert((0, time, time));
+            *count += 1;
+            *first = time.min(*first);
+            *last = time.max(*last);
+        }
+        for (count, first, last) in spans.into_values() {
+            // The mean over several, as one alone may have come late.
+            if count >= 3 && last > first {
+                let apart = Duration::from_micros((last - first) / u64::from(count - 1));
+                self.0 = self.0.min(apart);
+            }
+        }
+    }
+
+    /// How many of them have certainly begun and ended in a time.
+    fn within(self, time: Duration) -> u32 {
+        // Samples are not taken to the microsecond.
+        let periods = 0.95 * time.as_secs_f64() / self.0.as_secs_f64();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole periods; a cast of what is too large is the largest"
+        )]
+        let whole = periods as u32;
+        whole
+    }
+}
 
 /// What an interval looked like.
 #[derive(Debug, Default)]
@@ -26,12 +79,23 @@ pub(super) struct Interval {
 /// Percent of multiprocessors, memory, encoder, decoder.
 type Percents = [f64; 4];
 
+/// The driver's samples of an interval.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Samples<'a> {
+    /// Those that it gave.
+    pub given: &'a [ProcessSample],
+    /// How long the interval was.
+    pub interval: Duration,
+    /// How often it samples.
+    pub period: Period,
+}
+
 /// Joins list and samples by process. Without `samples`, nothing is known of utilisation.
 #[must_use]
 pub(super) fn join(
     people: &mut People,
     listed: Option<&[Listed]>,
-    samples: Option<&[ProcessSample]>,
+    samples: Option<Samples<'_>>,
 ) -> Interval {
     let listed = listed.unwrap_or_default();
     let percents = samples.map(means);
@@ -105,19 +169,20 @@ fn utilization(percents: Option<&Percents>) -> ProcessUtilization {
     }
 }
 
-/// Means of the samples by process. A driver that has several of a process for one interval has
-/// one for each of its own, but none where the process did nothing.
-fn means(samples: &[ProcessSample]) -> FxHashMap<u32, Percents> {
+/// Means by process over the periods of the driver in the interval: those of which there are
+/// samples of any process, and those that must have passed.
+fn means(samples: Samples<'_>) -> FxHashMap<u32, Percents> {
     let mut sums: FxHashMap<u32, (u32, Percents)> = FxHashMap::default();
     let valid = |sample: &&ProcessSample| sample.percent.iter().all(|part| *part <= MAX_PERCENT);
-    for sample in samples.iter().filter(valid) {
+    for sample in samples.given.iter().filter(valid) {
         let (count, sum) = sums.entry(sample.pid).or_default();
         *count += 1;
         for (sum, part) in sum.iter_mut().zip(sample.percent) {
             *sum += f64::from(part);
         }
     }
-    let periods = sums.values().map(|(count, _)| *count).max().unwrap_or(1);
+    let most = sums.values().map(|(count, _)| *count).max().unwrap_or(1);
+    let periods = most.max(samples.period.within(samples.interval));
     sums.into_iter()
         .map(|(pid, (_, sum))| (pid, sum.map(|sum| sum / f64::from(periods))))
         .collect()
@@ -144,6 +209,15 @@ mod tests {
         }
     }
 
+    /// Of an interval that is too short to say more.
+    fn given(samples: &[ProcessSample]) -> Samples<'_> {
+        Samples {
+            given: samples,
+            interval: Duration::from_millis(100),
+            period: Period::default(),
+        }
+    }
+
     fn people() -> People {
         let root = Path::new("/proc");
         People::new(root, Procfs::new(root, Units::of_this_kernel()))
@@ -160,15 +234,46 @@ mod tests {
     #[test]
     fn means_over_the_periods_of_the_driver() {
         let samples = [sample(1, 60), sample(1, 30), sample(1, 30), sample(2, 30)];
-        let means = means(&samples);
+        let means = means(given(&samples));
         assert_eq!(whole(means[&1]), [40, 0, 0, 0]);
         // It did nothing in two of three.
         assert_eq!(whole(means[&2]), [10, 0, 0, 0]);
     }
 
     #[test]
+    fn periods_without_a_sample_count() {
+        let at = |pid, microseconds| ProcessSample {
+            pid,
+            microseconds,
+            percent: [60, 0, 0, 0],
+        };
+        let mut period = Period::default();
+        // A pause makes samples of a process seem further apart than they are.
+        period.learn(&[at(2, 0), at(2, 500_000), at(2, 1_000_000)]);
+        assert_eq!(period.0, Duration::from_millis(500));
+        let busy: Vec<_> = (0..6).map(|period| at(1, period * 166_000)).collect();
+        period.learn(&busy);
+        assert_eq!(period.0, Duration::from_millis(166));
+        // Busy in one of six periods of a second.
+        let samples = Samples {
+            given: &[at(1, 996_000)],
+            interval: Duration::from_millis(1_050),
+            period,
+        };
+        assert_eq!(whole(means(samples)[&1]), [10, 0, 0, 0]);
+        // Busy all the time: a period more or less is no matter.
+        let interval = Duration::from_secs(1);
+        let samples = Samples {
+            given: &busy,
+            interval,
+            period,
+        };
+        assert_eq!(whole(means(samples)[&1]), [60, 0, 0, 0]);
+    }
+
+    #[test]
     fn impossible_samples_are_dropped() {
-        let means = means(&[sample(1, 101), sample(1, 50)]);
+        let means = means(given(&[sample(1, 101), sample(1, 50)]));
         assert_eq!(whole(means[&1]), [50, 0, 0, 0]);
     }
 
@@ -180,7 +285,7 @@ mod tests {
             gpu_instance: None,
         });
         let samples = [sample(NOBODY, 20), sample(process::id(), 30)];
-        let interval = join(&mut people(), Some(&listed), Some(&samples));
+        let interval = join(&mut people(), Some(&listed), Some(given(&samples)));
         assert_eq!(interval.unknown, 1);
         let [me] = &*interval.processes else {
             panic!("one");

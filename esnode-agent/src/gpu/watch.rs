@@ -1,6 +1,7 @@
 //! What the supervisor knows of the devices of an epoch.
 
 use super::{epoch::Epoch, filter::Present, supervisor::LONGEST_PAUSE};
+use rustc_hash::FxHashSet;
 use std::{
     sync::{
         Arc,
@@ -8,9 +9,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-
-/// How often to look whether a thread hangs no more.
-const HANGING: Duration = Duration::from_secs(1);
 
 /// What is known of the devices of an epoch.
 pub(super) struct Watch {
@@ -24,7 +22,7 @@ pub(super) struct Watch {
     pub(super) found: Vec<Present>,
     pub(super) refused: u32,
     /// Devices that said something.
-    pub(super) settled: u32,
+    pub(super) settled: FxHashSet<u32>,
     pub(super) announced: bool,
     pub(super) lost: Vec<u32>,
     /// Those that a thread of an epoch before still hangs in.
@@ -47,7 +45,7 @@ impl Watch {
             present,
             found: Vec::new(),
             refused: 0,
-            settled: 0,
+            settled: FxHashSet::default(),
             announced: false,
             lost: Vec::new(),
             hanging: Vec::new(),
@@ -56,14 +54,7 @@ impl Watch {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.settled as usize + self.hanging.len() >= self.present as usize
-    }
-
-    /// When to do something, though nobody reports.
-    pub(super) fn next_at(&self) -> Option<Instant> {
-        let hangs = !self.hanging.is_empty() || self.inbox.is_some();
-        let hanging = hangs.then(|| Instant::now() + HANGING);
-        self.again_at.into_iter().chain(hanging).min()
+        self.settled.len() + self.hanging.len() >= self.present as usize
     }
 
     /// A device is lost. Plans to begin anew: soon at first, then more and more seldom, as it
@@ -71,7 +62,7 @@ impl Watch {
     pub(super) fn lose(&mut self, index: u32, tries: u32, interval: Duration) {
         if !self.lost.contains(&index) {
             self.lost.push(index);
-            self.settled += 1;
+            self.settled.insert(index);
         }
         let pause = interval
             .saturating_mul(1 << tries.min(16))

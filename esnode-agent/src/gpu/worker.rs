@@ -1,17 +1,22 @@
-//! The thread of one device. A call that hangs holds up nobody else.
+//! The thread that samples devices, one after the other.
 
 use super::{
     ask::{Lost, Told},
     board::{Board, Sample, Used},
     device::{GpuDevice, mig_uuids},
     epoch::{Epoch, Report},
+    facts::{GpuProcess, ProcessUtilization},
     filter::Filter,
+    library::{Meaning, meaning},
     people::People,
-    usage::{self, Interval},
+    usage::{self, Interval, Period, SETTLED, Samples},
 };
-use crate::process::procfs::{Procfs, Units};
+use crate::process::{
+    Key,
+    procfs::{Procfs, Units},
+};
 use nvml_wrapper::error::NvmlError;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
@@ -19,12 +24,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// What a worker needs to know.
+/// What a thread that samples needs to know.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
-    /// Index among the devices of NVML.
-    pub index: u32,
-    /// How many there are.
+    /// How many devices there are.
     pub present: u32,
     /// Which are wanted.
     pub filter: Filter,
@@ -32,110 +35,158 @@ pub(super) struct Job {
     pub procfs: PathBuf,
     /// What was told before.
     pub told: Told,
+    /// Where to report to.
+    pub reports: Sender<Report>,
+    /// Where to say which devices can report events.
+    pub events: Sender<u32>,
 }
 
-/// Samples a device until the epoch ends, or the device is lost. Tells how it went.
-pub(super) fn run(
-    job: &Job,
-    epoch: &Epoch,
-    board: &Board,
-    reports: &Sender<Report>,
-    events: &Sender<u32>,
-) {
-    let index = job.index;
-    let sampled = || sample(job, epoch, board, reports, events);
-    // A defect is as good as a lost device: what is kept of it is thrown away.
-    let ended = panic::catch_unwind(AssertUnwindSafe(sampled));
-    let report = match ended.unwrap_or(Err(lost(NvmlError::Unknown))) {
-        Ok(()) => return,
-        Err(Lost {
-            driver: true,
-            error,
-        }) => Report::DriverLost { error },
-        Err(Lost { error, .. }) => Report::DeviceLost { index, error },
-    };
-    // Nobody listens once the agent ends.
-    let _ = reports.send(report);
+/// Samples the devices of a shift until the epoch ends, or none is left.
+pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
+    let mut eyes: FxHashMap<u32, Eye<'_>> = FxHashMap::default();
+    let interval = board.intervals().fast;
+    let mut next = Instant::now();
+    loop {
+        let devices = epoch.roster.devices(shift);
+        if devices.is_empty() {
+            return;
+        }
+        eyes.retain(|index, _| devices.contains(index));
+        for index in devices {
+            if !epoch.roster.begin(shift, index) {
+                continue;
+            }
+            // A defect is as good as a lost device: what is kept of it is thrown away.
+            let sample = || sample(job, index, &mut eyes, epoch, board);
+            let sampled = panic::catch_unwind(AssertUnwindSafe(sample));
+            let sampled = sampled.unwrap_or(Err(lost(NvmlError::Unknown)));
+            if epoch.has_ended() {
+                return;
+            }
+            let stays = sampled.as_ref().is_ok_and(|wanted| *wanted);
+            if let Err(Lost { driver, error }) = sampled {
+                // Nobody listens once the agent ends.
+                let _ = job.reports.send(if driver {
+                    Report::DriverLost { error }
+                } else {
+                    Report::DeviceLost { index, error }
+                });
+            }
+            epoch.roster.end(shift, index, !stays);
+        }
+        next += interval;
+        let now = Instant::now();
+        if next < now {
+            // It took too long: those that were missed do not come any more.
+            next = now + interval;
+        }
+        if epoch.wait_until(next) {
+            return;
+        }
+    }
 }
 
 fn lost(error: NvmlError) -> Lost {
-    use super::library::{Meaning, meaning};
     Lost {
         driver: meaning(&error) == Meaning::DriverLost,
         error,
     }
 }
 
-fn sample(
+/// Samples one device, once; the first time it is looked up. Says whether it is wanted at all.
+fn sample<'nvml>(
     job: &Job,
-    epoch: &Epoch,
+    index: u32,
+    eyes: &mut FxHashMap<u32, Eye<'nvml>>,
+    epoch: &'nvml Epoch,
     board: &Board,
-    reports: &Sender<Report>,
-    events: &Sender<u32>,
-) -> Result<(), Lost> {
-    let Job { index, present, .. } = *job;
+) -> Result<bool, Lost> {
+    let first = !eyes.contains_key(&index);
+    if first {
+        let Some(eye) = find(job, index, epoch, board)? else {
+            return Ok(false);
+        };
+        eyes.insert(index, eye);
+    }
+    let Some(eye) = eyes.get_mut(&index) else {
+        return Ok(false);
+    };
+    let sample = eye.look();
+    if epoch.has_ended() {
+        return Ok(true);
+    }
+    match sample {
+        Ok(sample) => board.publish(&eye.uuid, sample),
+        Err(error) => {
+            board.lost(&eye.uuid);
+            return Err(error);
+        }
+    }
+    if first {
+        let _ = job.reports.send(Report::Sampled { index });
+    }
+    Ok(true)
+}
+
+/// Looks a device up; `None` if it is not wanted.
+fn find<'nvml>(
+    job: &Job,
+    index: u32,
+    epoch: &'nvml Epoch,
+    board: &Board,
+) -> Result<Option<Eye<'nvml>>, Lost> {
     let device = epoch.nvml.device_by_index(index).map_err(lost)?;
     let identity = Arc::new(GpuDevice::identity(&device, index).map_err(lost)?);
     let uuid = identity.uuid.clone();
     let mig = mig_uuids(&device);
-    let wanted = job.filter.takes(present, index, &uuid, &mig);
-    let _ = reports.send(Report::Found {
+    let wanted = job.filter.takes(job.present, index, &uuid, &mig);
+    if epoch.has_ended() {
+        return Ok(None);
+    }
+    let _ = job.reports.send(Report::Found {
         index,
         uuid: uuid.clone(),
         mig,
         wanted,
     });
     if !wanted {
-        return Ok(());
+        return Ok(None);
     }
     let (seen, accounts) = board.found(Arc::clone(&identity));
-    let _ = events.send(index);
+    let _ = job.events.send(index);
     let procfs = Procfs::new(&job.procfs, Units::of_this_kernel());
     let mut people = People::new(&job.procfs, procfs);
     people.adopt(accounts);
     let intervals = board.intervals();
-    let mut eye = Eye {
+    Ok(Some(Eye {
+        uuid,
         device: GpuDevice::new(device, identity, job.filter.clone(), job.told.clone()),
         people,
         seen: seen.unwrap_or_else(|| now_microseconds().saturating_sub(micros(intervals.fast))),
+        asked: Instant::now(),
+        shared: true,
+        period: Period::default(),
+        utilization: FxHashMap::default(),
         slow_at: None,
         slow_interval: intervals.slow,
-    };
-    let mut first = true;
-    let mut next = Instant::now();
-    loop {
-        let sample = eye.look();
-        if epoch.has_ended() {
-            return Ok(());
-        }
-        match sample {
-            Ok(sample) => board.publish(&uuid, sample),
-            Err(error) => {
-                board.lost(&uuid);
-                return Err(error);
-            }
-        }
-        if std::mem::take(&mut first) {
-            let _ = reports.send(Report::Sampled);
-        }
-        next += intervals.fast;
-        let now = Instant::now();
-        if next < now {
-            // A look took too long: those that were missed do not come any more.
-            next = now + intervals.fast;
-        }
-        if epoch.wait_until(next) {
-            return Ok(());
-        }
-    }
+    }))
 }
 
 /// Looks at a device, again and again.
 struct Eye<'nvml> {
+    uuid: String,
     device: GpuDevice<'nvml>,
     people: People,
     /// Until when the driver's samples were taken in, in microseconds since 1970.
     seen: u64,
+    /// When that was.
+    asked: Instant,
+    /// Whether what was used until then has been shared.
+    shared: bool,
+    /// How often the driver samples.
+    period: Period,
+    /// What processes did, as far as it is known.
+    utilization: FxHashMap<Key, ProcessUtilization>,
     slow_at: Option<Instant>,
     slow_interval: Duration,
 }
@@ -158,21 +209,44 @@ impl Eye<'_> {
         let after = self.seen.min(now_microseconds());
         let samples = self.device.process_samples(after)?;
         let listed = self.device.processes()?;
-        self.people.refresh();
-        let known = samples.as_deref();
+        self.people.refresh(std::mem::take(&mut self.shared));
+        let interval = at.duration_since(self.asked);
+        let samples = samples.filter(|samples| {
+            // No sample may also mean that the driver has not sampled yet.
+            !samples.is_empty() || interval >= SETTLED
+        });
+        let given = samples.as_deref().map(|samples| {
+            self.period.learn(samples);
+            Samples {
+                given: samples,
+                interval,
+                period: self.period,
+            }
+        });
         let Interval {
-            processes,
+            mut processes,
             claims,
             unknown,
-        } = usage::join(&mut self.people, listed.as_deref(), known);
+        } = usage::join(&mut self.people, listed.as_deref(), given);
         let used = match samples {
             Some(_) => Used::Sampled(claims),
             None if self.device.samples_processes() => Used::Later,
             None => Used::NotSampled,
         };
+        if matches!(used, Used::Later) {
+            // What was known last holds until there is more.
+            for process in &mut processes {
+                process.utilization = self.utilization.get(&process.key).copied();
+            }
+        }
+        let known = |process: &GpuProcess| Some((process.key, process.utilization?));
+        self.utilization = processes.iter().filter_map(known).collect();
         // While energy waits to be shared, so do the samples.
-        if energy.is_some() || !self.device.has_energy() {
-            self.seen = samples.map_or(after, |samples| usage::newest(&samples, after));
+        let waits = energy.is_none() && self.device.has_energy();
+        if let (Some(samples), false) = (&samples, waits) {
+            self.seen = usage::newest(samples, after);
+            self.asked = at;
+            self.shared = true;
         }
         let (fast, counted) = self.device.fast()?;
         counters.extend(counted);

@@ -111,7 +111,7 @@ impl GpuDevice<'_> {
         for ((_, unit, name), value) in counters.into_iter().zip(values) {
             let Ok(mut reading) = value else { continue };
             if !readings.iter().any(|(other, _)| *other == name) {
-                reading.value = reading.value.saturating_mul(unit);
+                reading.unit = unit;
                 // By nvml.h they can wrap, whatever their type is.
                 if matches!(name, CounterName::PcieRx | CounterName::PcieTx) {
                     reading.width = Width::Bits32;

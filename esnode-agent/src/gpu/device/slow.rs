@@ -203,5 +203,6 @@ fn narrow(value: u32) -> Reading {
     Reading {
         value: value.into(),
         width: Width::Bits32,
+        unit: 1,
     }
 }
