@@ -71,6 +71,14 @@ pub(crate) fn build(workspace: &Workspace, ebpf: &Ebpf) -> Result<Built> {
     })
 }
 
+/// Builds the NVML without GPUs that tests load, and says where it is.
+pub(crate) fn fake_nvml(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo_locked("build");
+    cargo.args(["--release", "--package=esnode-fake-nvml"]);
+    step::run("Building the fake NVML", &mut cargo)?;
+    Ok(workspace.target.join("release/libfake_nvml.so"))
+}
+
 fn set_object(cargo: &mut Command, object: Option<&PathBuf>) {
     const NAME: &str = "ESNODE_BPF_OBJECT";
     match object {

@@ -7,6 +7,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod gpu_check;
 mod lint;
 mod privilege;
 mod run;
@@ -34,6 +35,7 @@ enum Xtask {
     Vm(vm::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    GpuCheck(gpu_check::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Xtask::Vm(args) => vm::main(&args),
         Xtask::Lint(args) => lint::main(&args),
         Xtask::Bench(args) => bench::main(&args),
+        Xtask::GpuCheck(args) => gpu_check::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error}");

@@ -45,11 +45,15 @@ struct Outcome {
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::locate()?;
     let built = build::build(&workspace, &args.ebpf)?;
+    let fake_nvml = build::fake_nvml(&workspace)?;
     let mut outcome = Outcome::default();
 
     outcome.test("unit tests", args, || {
         let mut cargo = workspace.cargo_locked("test");
-        cargo.args(["--workspace", "--exclude=esnode-tests"]);
+        cargo
+            .args(["--workspace", "--exclude=esnode-tests"])
+            .env("ESNODE_CORE", &built.agent)
+            .env("ESNODE_FAKE_NVML", &fake_nvml);
         built.set_object(&mut cargo);
         cargo
     })?;
@@ -63,6 +67,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         cargo
             .args(["--release", "--package=esnode-tests"])
             .env("ESNODE_CORE", &built.agent)
+            .env("ESNODE_FAKE_NVML", &fake_nvml)
             .env("ESNODE_TEST_SKIPS", &report)
             .envs(runner.clone());
         cargo
@@ -148,7 +153,8 @@ impl Root {
             .find_map(|line| line.strip_prefix("host: "))
             .context("`rustc -vV` names no host")?;
         let name = host.to_uppercase().replace(['-', '.'], "_");
-        let keep = privilege::preserve_env(["ESNODE_CORE", "ESNODE_TEST_SKIPS"]);
+        let keep =
+            privilege::preserve_env(["ESNODE_CORE", "ESNODE_FAKE_NVML", "ESNODE_TEST_SKIPS"]);
         Ok(Some((
             format!("CARGO_TARGET_{name}_RUNNER"),
             format!("sudo -n {keep} --"),

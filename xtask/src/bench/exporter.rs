@@ -27,19 +27,20 @@ pub(crate) struct Exporter {
 impl Exporter {
     /// Starts the agent on a free port.
     pub(crate) fn agent(agent: &Path, flags: &[&str]) -> Result<Self> {
-        let address = free_address()?;
         let mut command = Command::new(agent);
-        command
-            .arg(format!("--listen-address={address}"))
-            .args(flags);
+        command.args(flags).stderr(Stdio::null());
+        Self::agent_by(command)
+    }
+
+    /// Starts the agent on a free port, by a command that says all else.
+    pub(crate) fn agent_by(mut command: Command) -> Result<Self> {
+        let address = free_address()?;
+        command.arg(format!("--listen-address={address}"));
         Self::start("esnode-core", command, address)
     }
 
     fn start(name: &str, mut command: Command, address: SocketAddr) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let begun = Instant::now();
         let child = command
             .spawn()
@@ -51,6 +52,9 @@ impl Exporter {
             address,
         };
         while exporter.scrape().is_err() {
+            if let Some(status) = exporter.child.try_wait()? {
+                bail!("{name} ended before it answered ({status})");
+            }
             if begun.elapsed() > PATIENCE {
                 bail!("{name} did not answer within {} s", PATIENCE.as_secs());
             }
@@ -91,11 +95,20 @@ impl Exporter {
 
     /// Resident memory.
     pub(crate) fn resident_mb(&self) -> Result<f64> {
+        self.memory_mb("VmRSS:")
+    }
+
+    /// Resident memory that is no file's.
+    pub(crate) fn anonymous_mb(&self) -> Result<f64> {
+        self.memory_mb("RssAnon:")
+    }
+
+    fn memory_mb(&self, name: &str) -> Result<f64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
-        Ok(kibibytes.with_context(|| format!("no VmRSS in {path}"))? * 1024.0 / 1e6)
+        Ok(kibibytes.with_context(|| format!("no {name} in {path}"))? * 1024.0 / 1e6)
     }
 
     /// Size of the page.
@@ -105,7 +118,7 @@ impl Exporter {
     }
 
     /// Time of all threads on a CPU. From the scheduler: the ticks in `stat` are too coarse.
-    fn cpu_nanoseconds(&self) -> Result<u64> {
+    pub(crate) fn cpu_nanoseconds(&self) -> Result<u64> {
         let tasks = format!("/proc/{}/task", self.child.id());
         let mut sum: u64 = 0;
         for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
@@ -160,6 +173,7 @@ pub(crate) fn peers() -> Result<Vec<Exporter>> {
         let address = free_address()?;
         let mut command = Command::new(name);
         command.arg(listen).arg(address.to_string()).args(flags);
+        command.stderr(Stdio::null());
         let installed = Command::new(name)
             .arg("--version")
             .stdout(Stdio::null())
