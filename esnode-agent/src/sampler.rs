@@ -51,6 +51,7 @@ impl Sampler {
             scrapes: Arc::clone(&scrapes),
             started,
             passes: 0,
+            page_bytes: 64 * 1024,
             failing: HashMap::new(),
         };
         let ended = Arc::new(AtomicBool::new(false));
@@ -122,6 +123,8 @@ struct Run {
     scrapes: Arc<ScrapeCounts>,
     started: SystemTime,
     passes: u64,
+    /// How long the next page may become.
+    page_bytes: usize,
     /// What each failing collector said last.
     failing: HashMap<CollectorName, String>,
 }
@@ -152,8 +155,12 @@ impl Run {
             .collect();
         facts.push(Box::new(health));
         facts.push(Box::new(agent));
-        match page::render(facts) {
-            Ok(page) => Some(page.into()),
+        match page::render(facts, self.page_bytes) {
+            Ok(page) => {
+                // Growing while it is written would take twice as much memory.
+                self.page_bytes = page.len() + 4096;
+                Some(page.into())
+            }
             Err(error) => {
                 error!(%error, "cannot write the page");
                 None

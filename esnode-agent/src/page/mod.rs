@@ -184,14 +184,14 @@ impl Collector for Once {
     }
 }
 
-/// Renders all facts of a pass, in this order, as OpenMetrics 1.0.0 text.
+/// Renders all facts of a pass, in this order, as OpenMetrics 1.0.0 text, of about so many bytes.
 ///
 /// # Errors
 /// Only those of the formatter.
-pub fn render(facts: Vec<Facts>) -> Result<String, fmt::Error> {
+pub fn render(facts: Vec<Facts>, bytes: usize) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Once(Mutex::new(facts))));
-    let mut page = String::with_capacity(64 * 1024);
+    let mut page = String::with_capacity(bytes);
     prometheus_client::encoding::text::encode(&mut page, &registry)?;
     Ok(page)
 }

@@ -103,6 +103,23 @@ impl Exporter {
         self.memory_mb("RssAnon:")
     }
 
+    /// Resident memory of a library that it has loaded; 0 of one that it has not.
+    pub(crate) fn library_mb(&self, library: &Path) -> Result<f64> {
+        let path = format!("/proc/{}/smaps", self.child.id());
+        let maps = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let library = library.to_string_lossy();
+        let (mut of_it, mut kibibytes) = (false, 0.0);
+        for line in maps.lines() {
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next()) {
+                (Some("Rss:"), Some(size)) if of_it => kibibytes += size.parse::<f64>()?,
+                (Some(name), _) if name.ends_with(':') => {}
+                _ => of_it = line.ends_with(&*library),
+            }
+        }
+        Ok(kibibytes * 1024.0 / 1e6)
+    }
+
     fn memory_mb(&self, name: &str) -> Result<f64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(&path).with_context(|| path.clone())?;

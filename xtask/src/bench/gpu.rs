@@ -27,7 +27,7 @@ const BATCHES: usize = 10;
 pub(super) struct Cost {
     /// Of a core.
     pub(super) cpu_percent: f64,
-    /// Added to resident memory.
+    /// Added to resident memory, the library's own file not counted.
     pub(super) resident_mb: f64,
     pub(super) report: Vec<String>,
 }
@@ -37,6 +37,8 @@ pub(super) struct Cost {
 struct Seen {
     cpu_percent: f64,
     resident_mb: f64,
+    /// Of that, the library's file.
+    library_mb: f64,
     anonymous_mb: f64,
     scrape_ms: f64,
     page_kb: f64,
@@ -71,11 +73,12 @@ pub(super) fn measure(agent: &Path, fake_nvml: &Path) -> Result<Cost> {
     }
     thread::sleep(SETTLING);
 
-    let seen = look(&agents)?;
+    let seen = look(&agents, fake_nvml)?;
     let [with, without] = &seen;
-    let lines: [(&str, Line); 5] = [
+    let lines: [(&str, Line); 6] = [
         ("unscraped, % of a core", |seen| seen.cpu_percent),
         ("resident memory, MB", |seen| seen.resident_mb),
+        ("of it the library's file, MB", |seen| seen.library_mb),
         ("of it no file's (RssAnon), MB", |seen| seen.anonymous_mb),
         ("CPU ms per scrape", |seen| seen.scrape_ms),
         ("page, kB", |seen| seen.page_kb),
@@ -93,7 +96,7 @@ pub(super) fn measure(agent: &Path, fake_nvml: &Path) -> Result<Cost> {
     }
     Ok(Cost {
         cpu_percent: with.cpu_percent - without.cpu_percent,
-        resident_mb: with.resident_mb - without.resident_mb,
+        resident_mb: with.resident_mb - with.library_mb - without.resident_mb,
         report,
     })
 }
@@ -115,7 +118,7 @@ fn check(page: &str) -> Result<()> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds")]
-fn look(agents: &[Exporter; 2]) -> Result<[Seen; 2]> {
+fn look(agents: &[Exporter; 2], library: &Path) -> Result<[Seen; 2]> {
     let mut seen = [Seen::default(), Seen::default()];
     let mut memory = [const { (Vec::new(), Vec::new()) }; 2];
     let mut before = Vec::new();
@@ -144,6 +147,7 @@ fn look(agents: &[Exporter; 2]) -> Result<[Seen; 2]> {
     for (((agent, seen), (mut resident, mut anonymous)), costs) in measured {
         seen.resident_mb = median(&mut resident);
         seen.anonymous_mb = median(&mut anonymous);
+        seen.library_mb = agent.library_mb(library)?;
         seen.scrape_ms = median(costs);
         seen.page_kb = agent.page_kb()?;
     }

@@ -25,7 +25,7 @@ pub(in crate::page) fn written(
             (self.0)(page)
         }
     }
-    page::render(vec![Box::new(By(write))]).unwrap()
+    page::render(vec![Box::new(By(write))], 4096).unwrap()
 }
 
 /// Asserts that the page has these lines.
