@@ -18,7 +18,7 @@ use std::{
 };
 
 /// After so many intervals a sample is too old to be shown.
-const STALE: u32 = 3;
+pub(super) const STALE: u32 = 3;
 
 /// How often what is sampled.
 #[derive(Clone, Copy, Debug)]
@@ -181,10 +181,10 @@ impl Board {
         self.lock().standing.clone()
     }
 
-    /// Whether the library was ever opened.
+    /// How often the library was opened.
     #[must_use]
-    pub(super) fn has_opened(&self) -> bool {
-        self.lock().opened > 0
+    pub(super) fn times_opened(&self) -> u64 {
+        self.lock().opened
     }
 
     /// The library was opened.

@@ -45,9 +45,14 @@ pub(super) enum Report {
     Stop,
 }
 
+/// A report, and the number of the epoch that it is of: one that hung may report much later.
+pub(super) type News = (u64, Report);
+
 /// An open library, shared by the threads that use it. The last one closes it.
 #[derive(Debug)]
 pub(super) struct Epoch {
+    /// Its number.
+    pub number: u64,
     /// The library.
     pub nvml: Nvml,
     /// Who samples what.
@@ -60,8 +65,9 @@ pub(super) struct Epoch {
 impl Epoch {
     /// Begins.
     #[must_use]
-    pub(super) fn new(nvml: Nvml) -> Self {
+    pub(super) fn new(number: u64, nvml: Nvml) -> Self {
         Self {
+            number,
             nvml,
             roster: Roster::default(),
             events_ended: AtomicBool::new(false),

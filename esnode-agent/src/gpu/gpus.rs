@@ -2,7 +2,7 @@
 
 use super::{
     board::{Board, Intervals},
-    epoch::Report,
+    epoch::{News, Report},
     filter::Filter,
     supervisor::{Supervisor, spawn, wait},
 };
@@ -40,7 +40,7 @@ pub struct GpuOptions {
 #[derive(Debug)]
 pub struct Gpus {
     board: Arc<Board>,
-    reports: Sender<Report>,
+    reports: Sender<News>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,7 +75,7 @@ impl Gpus {
 impl Drop for Gpus {
     fn drop(&mut self) {
         // If nobody listens, it has ended.
-        let _ = self.reports.send(Report::Stop);
+        let _ = self.reports.send((0, Report::Stop));
         let deadline = Instant::now() + PATIENCE;
         if let Some(thread) = self.thread.take() {
             // One that hangs in the driver is left behind.

@@ -4,7 +4,7 @@
 use super::{
     ask::Told,
     board::{Board, Standing},
-    epoch::{Epoch, Report},
+    epoch::{Epoch, News, Report},
     events,
     filter::{Filter, Present},
     gpus::GpuOptions,
@@ -94,8 +94,8 @@ enum End {
 pub(super) struct Supervisor {
     options: GpuOptions,
     board: Arc<Board>,
-    reports: Receiver<Report>,
-    sender: Sender<Report>,
+    reports: Receiver<News>,
+    sender: Sender<News>,
     /// Those that did not end with their epoch are among them.
     workers: Vec<Worker>,
     /// The last one that waited for events.
@@ -115,7 +115,7 @@ impl Supervisor {
     pub(super) fn new(
         options: GpuOptions,
         board: Arc<Board>,
-        (sender, reports): (Sender<Report>, Receiver<Report>),
+        (sender, reports): (Sender<News>, Receiver<News>),
     ) -> Self {
         Self {
             options,
@@ -168,14 +168,17 @@ impl Supervisor {
             return Err(OpenError::NoDevice);
         }
         self.board.opened(library::driver(&nvml));
-        Ok((Arc::new(Epoch::new(nvml)), present))
+        Ok((
+            Arc::new(Epoch::new(self.board.times_opened(), nvml)),
+            present,
+        ))
     }
 
     /// There is nothing to sample. Gives how long to wait before the next try.
     fn refuse(&mut self, error: &OpenError) -> Duration {
         self.tries += 1;
         let reason = error.to_string();
-        let was_up = self.board.has_opened();
+        let was_up = self.board.times_opened() > 0;
         if was_up {
             self.tell_down(&reason);
         } else if self.told.insert(reason.clone()) {
@@ -205,7 +208,7 @@ impl Supervisor {
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             match self.reports.recv_timeout(rest) {
-                Ok(Report::Stop) | Err(RecvTimeoutError::Disconnected) => return true,
+                Ok((_, Report::Stop)) | Err(RecvTimeoutError::Disconnected) => return true,
                 // Late news of an epoch that is over.
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -314,7 +317,14 @@ impl Supervisor {
             let look = Instant::now() + patience;
             let until = watch.again_at.map_or(look, |again| again.min(look));
             let rest = until.saturating_duration_since(Instant::now());
-            match self.reports.recv_timeout(rest) {
+            let news = self.reports.recv_timeout(rest);
+            let is_late = |(number, report): &News| {
+                *number != watch.epoch.number && !matches!(report, Report::Stop)
+            };
+            if news.as_ref().is_ok_and(is_late) {
+                continue;
+            }
+            match news.map(|(_, report)| report) {
                 Ok(Report::Stop) | Err(RecvTimeoutError::Disconnected) => return End::Stop,
                 Ok(Report::Found {
                     index,

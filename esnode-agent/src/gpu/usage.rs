@@ -16,6 +16,9 @@ const MAX_PERCENT: u32 = 100;
 /// The longest period in which a driver samples (nvml.h: 1/6 s to 1 s).
 const LONGEST_PERIOD: Duration = Duration::from_secs(1);
 
+/// Shorter ones are not believed.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
+
 /// After so long without a sample there was nothing to be sampled.
 pub(super) const SETTLED: Duration = Duration::from_millis(1_200);
 
@@ -35,19 +38,20 @@ impl Period {
     /// Learns from samples: those of a process without a pause are one period apart.
     pub(super) fn learn(&mut self, samples: &[ProcessSample]) {
         let mut spans: FxHashMap<u32, (u32, u64, u64)> = FxHashMap::default();
-        for sample in samples {
+        for sample in samples.iter().filter(|sample| is_valid(sample)) {
             let time = sample.microseconds;
             let (count, first, last) = spans.entry(sample.pid).or_insert((0, time, time));
             *count += 1;
             *first = time.min(*first);
             *last = time.max(*last);
         }
-        for (count, first, last) in spans.into_values() {
-            // The mean over several, as one alone may have come late.
-            if count >= 3 && last > first {
-                let apart = Duration::from_micros((last - first) / u64::from(count - 1));
-                self.0 = self.0.min(apart);
-            }
+        // The mean over several, as one alone may have come late.
+        let spans = spans.into_values().filter(|(count, ..)| *count >= 3);
+        let apart = spans.map(|(count, first, last)| (last - first) / u64::from(count - 1));
+        if let Some(shortest) = apart.min() {
+            // What was learnt wrongly is unlearnt.
+            let seen = Duration::from_micros(shortest).min(self.0 * 11 / 10);
+            self.0 = seen.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
         }
     }
 
@@ -169,12 +173,15 @@ fn utilization(percents: Option<&Percents>) -> ProcessUtilization {
     }
 }
 
+fn is_valid(sample: &ProcessSample) -> bool {
+    sample.percent.iter().all(|part| *part <= MAX_PERCENT)
+}
+
 /// Means by process over the periods of the driver in the interval: those of which there are
 /// samples of any process, and those that must have passed.
 fn means(samples: Samples<'_>) -> FxHashMap<u32, Percents> {
     let mut sums: FxHashMap<u32, (u32, Percents)> = FxHashMap::default();
-    let valid = |sample: &&ProcessSample| sample.percent.iter().all(|part| *part <= MAX_PERCENT);
-    for sample in samples.given.iter().filter(valid) {
+    for sample in samples.given.iter().filter(|sample| is_valid(sample)) {
         let (count, sum) = sums.entry(sample.pid).or_default();
         *count += 1;
         for (sum, part) in sum.iter_mut().zip(sample.percent) {
@@ -254,6 +261,12 @@ mod tests {
         let busy: Vec<_> = (0..6).map(|period| at(1, period * 166_000)).collect();
         period.learn(&busy);
         assert_eq!(period.0, Duration::from_millis(166));
+        // Nonsense does not last.
+        let mut poisoned = period;
+        poisoned.learn(&[at(3, 0), at(3, 1), at(3, 2)]);
+        assert_eq!(poisoned.0, SHORTEST_PERIOD);
+        (0..20).for_each(|_| poisoned.learn(&busy));
+        assert_eq!(poisoned.0, Duration::from_millis(166));
         // Busy in one of six periods of a second.
         let samples = Samples {
             given: &[at(1, 996_000)],

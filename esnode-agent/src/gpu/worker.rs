@@ -2,9 +2,9 @@
 
 use super::{
     ask::{Lost, Told},
-    board::{Board, Sample, Used},
+    board::{Board, STALE, Sample, Used},
     device::{GpuDevice, mig_uuids},
-    epoch::{Epoch, Report},
+    epoch::{Epoch, News, Report},
     facts::{GpuProcess, ProcessUtilization},
     filter::Filter,
     library::{Meaning, meaning},
@@ -36,7 +36,7 @@ pub(super) struct Job {
     /// What was told before.
     pub told: Told,
     /// Where to report to.
-    pub reports: Sender<Report>,
+    pub reports: Sender<News>,
     /// Where to say which devices can report events.
     pub events: Sender<u32>,
 }
@@ -66,11 +66,12 @@ pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
             let stays = sampled.as_ref().is_ok_and(|wanted| *wanted);
             if let Err(Lost { driver, error }) = sampled {
                 // Nobody listens once the agent ends.
-                let _ = job.reports.send(if driver {
+                let report = if driver {
                     Report::DriverLost { error }
                 } else {
                     Report::DeviceLost { index, error }
-                });
+                };
+                let _ = job.reports.send((epoch.number, report));
             }
             epoch.roster.end(shift, index, !stays);
         }
@@ -123,7 +124,7 @@ fn sample<'nvml>(
         }
     }
     if first {
-        let _ = job.reports.send(Report::Sampled { index });
+        let _ = job.reports.send((epoch.number, Report::Sampled { index }));
     }
     Ok(true)
 }
@@ -143,12 +144,13 @@ fn find<'nvml>(
     if epoch.has_ended() {
         return Ok(None);
     }
-    let _ = job.reports.send(Report::Found {
+    let found = Report::Found {
         index,
         uuid: uuid.clone(),
         mig,
         wanted,
-    });
+    };
+    let _ = job.reports.send((epoch.number, found));
     if !wanted {
         return Ok(None);
     }
@@ -169,6 +171,7 @@ fn find<'nvml>(
         utilization: FxHashMap::default(),
         slow_at: None,
         slow_interval: intervals.slow,
+        patience: SETTLED.max(intervals.fast * STALE),
     }))
 }
 
@@ -189,6 +192,8 @@ struct Eye<'nvml> {
     utilization: FxHashMap<Key, ProcessUtilization>,
     slow_at: Option<Instant>,
     slow_interval: Duration,
+    /// How long what is known of utilisation holds.
+    patience: Duration,
 }
 
 impl Eye<'_> {
@@ -207,10 +212,11 @@ impl Eye<'_> {
         let energy = self.device.energy_millijoules()?;
         // A clock that was set back must not make us wait until it is where it was.
         let after = self.seen.min(now_microseconds());
+        let asked = Instant::now();
         let samples = self.device.process_samples(after)?;
         let listed = self.device.processes()?;
         self.people.refresh(std::mem::take(&mut self.shared));
-        let interval = at.duration_since(self.asked);
+        let interval = asked.duration_since(self.asked);
         let samples = samples.filter(|samples| {
             // No sample may also mean that the driver has not sampled yet.
             !samples.is_empty() || interval >= SETTLED
@@ -233,7 +239,7 @@ impl Eye<'_> {
             None if self.device.samples_processes() => Used::Later,
             None => Used::NotSampled,
         };
-        if matches!(used, Used::Later) {
+        if matches!(used, Used::Later) && interval < self.patience {
             // What was known last holds until there is more.
             for process in &mut processes {
                 process.utilization = self.utilization.get(&process.key).copied();
@@ -245,7 +251,7 @@ impl Eye<'_> {
         let waits = energy.is_none() && self.device.has_energy();
         if let (Some(samples), false) = (&samples, waits) {
             self.seen = usage::newest(samples, after);
-            self.asked = at;
+            self.asked = asked;
             self.shared = true;
         }
         let (fast, counted) = self.device.fast()?;
