@@ -12,6 +12,7 @@ mod conservation;
 mod disk;
 mod fallback;
 mod faults;
+mod gpu;
 mod ladder;
 mod latency;
 mod lifecycle;
@@ -129,6 +130,7 @@ fn main() -> Result<ExitCode> {
         ladder::cases(),
         rungs::cases(),
         faults::cases(),
+        gpu::cases(),
         latency::cases(),
         lifecycle::cases(),
         short_lived::cases(),
