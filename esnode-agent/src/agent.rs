@@ -102,6 +102,7 @@ pub fn find_gpus(sources: &Sources, flags: &GpuFlags) -> Result<Option<Gpus>> {
         intervals: flags.intervals(),
         filter,
         procfs: sources.procfs.clone(),
+        sysfs: sources.sysfs.clone(),
     });
     Ok(Some(gpus.context("cannot start the GPU thread")?))
 }

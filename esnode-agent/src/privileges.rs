@@ -34,7 +34,13 @@ pub struct Needs {
     pub bpf: bool,
     /// Entering network namespaces that come later.
     pub namespaces: bool,
+    /// Reading what NVIDIA's driver tells administrators only.
+    pub driver: bool,
 }
+
+/// What makes an administrator for NVIDIA's driver: it gives performance counters, and the
+/// processes of MIG devices, to nobody else by default.
+const DRIVER: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_PERFMON];
 
 impl Needs {
     /// What these two need.
@@ -43,12 +49,14 @@ impl Needs {
         Self {
             bpf: bpf.is_some(),
             namespaces: fallback.enters_namespaces(),
+            driver: false,
         }
     }
 }
 
 /// Keeps only what reading needs, of what there is: other users' `/proc/PID/io`, files of other
-/// users, and what `needs` says. What only namespaces need is not in effect until one is entered.
+/// users, and what `needs` says. What only namespaces and drivers need is not in effect until one is
+/// entered, or [`raise_for_driver`] is called.
 ///
 /// Capabilities belong to threads: call it before there are others.
 ///
@@ -73,7 +81,22 @@ pub fn drop(needs: Needs) -> Result<Vec<Capability>, PrivilegeError> {
     if needs.namespaces && permitted.contains(&Capability::CAP_SYS_ADMIN) {
         kept.insert(Capability::CAP_SYS_ADMIN);
     }
+    if needs.driver {
+        kept.extend(DRIVER.iter().filter(|it| permitted.contains(it)));
+    }
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::clear(None, CapSet::Inheritable)?;
     Ok(kept.into_iter().collect())
+}
+
+/// Puts into effect, for the calling thread, what a driver asks for, of what the thread may have.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn raise_for_driver() -> Result<(), PrivilegeError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    for capability in DRIVER.into_iter().filter(|it| permitted.contains(it)) {
+        caps::raise(None, CapSet::Effective, capability)?;
+    }
+    Ok(())
 }

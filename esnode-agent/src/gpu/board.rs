@@ -230,6 +230,15 @@ impl Board {
         (seen, entry.energy.processes().collect())
     }
 
+    /// Where the device of an index is on the bus, if it was ever seen.
+    #[must_use]
+    pub(super) fn bus_id(&self, index: u32) -> Option<String> {
+        let state = self.lock();
+        let mut devices = state.devices.values();
+        let device = devices.find(|device| device.identity.index == index)?;
+        device.identity.pci_bus_id.clone()
+    }
+
     /// A device is gone.
     pub(super) fn lost(&self, uuid: &str) {
         if let Some(entry) = self.lock().devices.get_mut(uuid) {

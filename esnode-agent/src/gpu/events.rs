@@ -7,6 +7,7 @@ use super::{
     library::{Meaning, meaning},
     sys,
 };
+use crate::privileges::{self, Needs};
 use nvml_wrapper::{
     Device, EventSet, bitmasks::event::EventTypes, enums::event::XidError, error::NvmlError,
     struct_wrappers::event::EventData,
@@ -36,6 +37,9 @@ struct Watched<'nvml> {
 
 /// Waits for errors of the devices that `found` names, until the epoch ends.
 pub(super) fn run(epoch: &Epoch, board: &Board, found: &Receiver<u32>, told: &Told) {
+    if let Err(error) = privileges::drop(Needs::default()) {
+        warn!(%error, "the thread that waits for XIDs keeps all privileges");
+    }
     let mut watched: Vec<Watched<'_>> = Vec::new();
     let mut set: Option<EventSet<'_>> = None;
     let mut able = true;

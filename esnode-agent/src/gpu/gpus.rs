@@ -34,6 +34,8 @@ pub struct GpuOptions {
     pub filter: Filter,
     /// Where proc is mounted.
     pub procfs: PathBuf,
+    /// Where sysfs is mounted.
+    pub sysfs: PathBuf,
 }
 
 /// The GPUs of this host. Dropping it ends its threads.

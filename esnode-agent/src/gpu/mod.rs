@@ -18,6 +18,7 @@ pub mod facts;
 pub mod filter;
 mod gpus;
 mod library;
+mod pci;
 mod people;
 mod roster;
 mod supervisor;

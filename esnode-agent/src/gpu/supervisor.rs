@@ -9,6 +9,7 @@ use super::{
     filter::{Filter, Present},
     gpus::GpuOptions,
     library::{self, OpenError},
+    pci::is_off_the_bus,
     watch::Watch,
     worker::{self, Job},
 };
@@ -29,7 +30,7 @@ use tracing::{info, warn};
 const ABSENT: Duration = Duration::from_secs(30);
 
 /// Longest time between two tries to get back what was lost.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// How long threads of devices may take to let go of it, at the least.
 const LETTING_GO: Duration = Duration::from_millis(100);
@@ -108,6 +109,8 @@ pub(super) struct Supervisor {
     told: HashSet<String>,
     /// Tries in a row that did not bring everything back.
     tries: u32,
+    /// How long it took to open the library.
+    opening: Duration,
 }
 
 impl Supervisor {
@@ -128,6 +131,7 @@ impl Supervisor {
             told_down: false,
             told: HashSet::new(),
             tries: 0,
+            opening: Duration::ZERO,
         }
     }
 
@@ -135,9 +139,16 @@ impl Supervisor {
     pub(super) fn run(mut self) {
         let mut privileged = true;
         loop {
+            let begun = Instant::now();
             let opened = self.open();
+            self.opening = begun.elapsed();
+            let driver = opened.as_ref().err().is_none_or(OpenError::found_library);
+            let needs = Needs {
+                driver,
+                ..Needs::default()
+            };
             if std::mem::take(&mut privileged)
-                && let Err(error) = privileges::drop(Needs::default())
+                && let Err(error) = privileges::drop(needs)
             {
                 warn!(%error, "the GPU collector keeps all privileges");
             }
@@ -300,10 +311,28 @@ impl Supervisor {
                     "GPUs are not sampled: cannot start a thread: {error}"
                 ));
                 for index in devices {
-                    watch.lose(index, self.tries, self.options.intervals.fast);
+                    watch.lose(index, self.pause_after_loss());
                 }
             }
         }
+    }
+
+    /// How long to wait before the library is opened again for a device that is lost: not long at
+    /// first, then more and more, and much longer than opening takes, which is time without samples
+    /// of the others.
+    fn pause_after_loss(&self) -> Duration {
+        let interval = self.options.intervals.fast;
+        let pause = interval.saturating_mul(1 << self.tries.min(16));
+        let pause = pause.min(LONGEST_PAUSE);
+        pause.max(self.opening.saturating_mul(100).min(LONGEST_PAUSE * 60))
+    }
+
+    /// Whether some device that is lost may be there again.
+    fn may_be_back(&self, watch: &Watch) -> bool {
+        watch.lost.iter().any(|index| {
+            let bus_id = self.board.bus_id(*index);
+            bus_id.is_none_or(|bus_id| !is_off_the_bus(&self.options.sysfs, &bus_id))
+        })
     }
 
     /// Listens to what the threads report until it is time to end the epoch.
@@ -345,7 +374,7 @@ impl Supervisor {
                     if watch.begun.elapsed() > LONGEST_PAUSE {
                         self.tries = 0;
                     }
-                    watch.lose(index, self.tries, self.options.intervals.fast);
+                    watch.lose(index, self.pause_after_loss());
                 }
                 Ok(Report::DriverLost { error }) => {
                     let reason = error.to_string();
@@ -356,7 +385,10 @@ impl Supervisor {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if watch.again_at.is_some_and(|at| at <= Instant::now()) {
-                        return End::DeviceLost;
+                        if self.may_be_back(watch) {
+                            return End::DeviceLost;
+                        }
+                        watch.again_at = Some(Instant::now() + self.options.intervals.fast);
                     }
                     // A library is closed once nobody is in it any more.
                     self.workers.retain(|worker| !worker.thread.is_finished());

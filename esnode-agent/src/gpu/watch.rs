@@ -1,6 +1,6 @@
 //! What the supervisor knows of the devices of an epoch.
 
-use super::{epoch::Epoch, filter::Present, supervisor::LONGEST_PAUSE};
+use super::{epoch::Epoch, filter::Present};
 use rustc_hash::FxHashSet;
 use std::{
     sync::{
@@ -57,16 +57,12 @@ impl Watch {
         self.settled.len() + self.hanging.len() >= self.present as usize
     }
 
-    /// A device is lost. Plans to begin anew: soon at first, then more and more seldom, as it
-    /// takes time from the other devices.
-    pub(super) fn lose(&mut self, index: u32, tries: u32, interval: Duration) {
+    /// A device is lost.
+    pub(super) fn lose(&mut self, index: u32, pause: Duration) {
         if !self.lost.contains(&index) {
             self.lost.push(index);
             self.settled.insert(index);
         }
-        let pause = interval
-            .saturating_mul(1 << tries.min(16))
-            .min(LONGEST_PAUSE);
         self.again_at.get_or_insert(Instant::now() + pause);
     }
 }

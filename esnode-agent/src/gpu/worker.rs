@@ -11,6 +11,7 @@ use super::{
     people::People,
     usage::{self, Interval, Period, SETTLED, Samples},
 };
+use crate::privileges::{self, Needs};
 use crate::process::{
     Key,
     procfs::{Procfs, Units},
@@ -23,6 +24,7 @@ use std::{
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+use tracing::warn;
 
 /// What a thread that samples needs to know.
 #[derive(Clone, Debug)]
@@ -44,6 +46,10 @@ pub(super) struct Job {
 /// Samples the devices of a shift until the epoch ends, or none is left.
 pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
     let mut eyes: FxHashMap<u32, Eye<'_>> = FxHashMap::default();
+    if let Err(error) = privileges::raise_for_driver() {
+        warn!(%error, "cannot be an administrator for the GPU driver");
+    }
+    let mut is_administrator = true;
     let interval = board.intervals().fast;
     let mut next = Instant::now();
     loop {
@@ -74,6 +80,12 @@ pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
                 let _ = job.reports.send((epoch.number, report));
             }
             epoch.roster.end(shift, index, !stays);
+        }
+        if is_administrator && !eyes.values().any(Eye::needs_administrator) {
+            is_administrator = false;
+            if let Err(error) = privileges::drop(Needs::default()) {
+                warn!(%error, "the thread that samples GPUs keeps all privileges");
+            }
         }
         next += interval;
         let now = Instant::now();
@@ -197,6 +209,11 @@ struct Eye<'nvml> {
 }
 
 impl Eye<'_> {
+    /// Whether the driver tells something of this device to administrators only.
+    fn needs_administrator(&self) -> bool {
+        self.device.samples_activity() || self.device.has_mig()
+    }
+
     fn look(&mut self) -> Result<Sample, Lost> {
         let at = Instant::now();
         let mut counters = Vec::new();

@@ -1,9 +1,11 @@
 //! GPUs that are lost: what can't be known goes, what was counted stays, and others go on.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use esnode_tests::gpu::{device, uuid};
+use esnode_tests::workload;
 use serde_json::json;
 
 use super::support::{DEVICE_ENERGY, NOBODYS_ENERGY, Rig, check_value, energy};
@@ -16,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("gpu::faults::lost_for_long_is_told_once", lost_for_long),
         Case::new("gpu::faults::every_call_fails", storm),
         Case::new("gpu::faults::one_call_fails_for_a_while", one_fails),
+        Case::new("gpu::faults::off_the_bus", off_the_bus),
     ];
     for status in ["GPU_IS_LOST", "RESET_REQUIRED"] {
         let name = format!("gpu::faults::lost_and_back::{status}");
@@ -80,6 +83,35 @@ fn lost_and_back(status: &str) -> Result<()> {
     check_lines(&rig.agent, "GPU 1: without ", 1)?;
     // On at first, and again.
     check_lines(&rig.agent, "GPU collector is on: 2 of 2 GPUs", 2)?;
+    Ok(())
+}
+
+/// One that fell off the bus can't come back by opening the library again, which takes time from
+/// the other: that waits until the bus has it again.
+fn off_the_bus() -> Result<()> {
+    let sysfs = workload::directory()?.join("sysfs-off-the-bus");
+    let device = sysfs.join("bus/pci/devices/0000:10:00.0");
+    fs::create_dir_all(&device)?;
+    let config = device.join("config");
+    fs::write(&config, [0xff; 64])?;
+    let folder = sysfs.to_string_lossy();
+    let flags = ["--no-bpf", "--collectors", "gpu", "--gpu-interval", "200ms"];
+    let rig = Rig::start_with(
+        &[busy(0, 40), busy(1, 60)],
+        &[&flags[..], &["--sysfs", &folder]].concat(),
+    )?;
+    rig.put(0, json!({ "status": "GPU_IS_LOST" }))?;
+    let first = uuid(0);
+    rig.until(|page| check_value(page, "esnode_gpu_up", &[("uuid", &first)], Some(0.0)))?;
+    watch(&rig, Duration::from_secs(2), |page, _| {
+        let opened = page.count("esnode_gpu_reinitializations_total", &[])?;
+        ensure_eq!(opened, Some(0), "times that the library was opened again");
+        check_fresh(page, 1, 60.0)
+    })?;
+    fs::write(&config, [0xde, 0x10, 0, 0])?;
+    rig.put(0, json!({ "status": "SUCCESS" }))?;
+    rig.until(|page| check_fresh(page, 0, 40.0))?;
+    fs::remove_dir_all(&sysfs)?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use esnode_tests::agent::{self, Agent, finish, run};
 use esnode_tests::gpu::{FakeNvml, device, host, uuid};
 use esnode_tests::skip;
 use nix::unistd::geteuid;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::{Rig, check_value};
 use crate::Case;
@@ -196,6 +196,8 @@ fn intervals() -> Result<()> {
 /// By the numbers of `linux/capability.h`.
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
 
 /// What a thread may do, by the fields of its status.
 fn rights(status: &str) -> Result<BTreeMap<&str, u64>> {
@@ -211,12 +213,22 @@ fn rights(status: &str) -> Result<BTreeMap<&str, u64>> {
 }
 
 /// The README: `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH`, of what there was, and `no_new_privs`;
-/// what BPF and other namespaces need is for other threads.
+/// what BPF and other namespaces need is for other threads. What the driver gives to administrators
+/// is permitted to the thread that starts others, and in effect in the one that samples where there
+/// is any of it.
 fn privileges() -> Result<()> {
     if !geteuid().is_root() {
         skip!("needs root, for privileges to give up");
     }
-    let fake = FakeNvml::new(&host(&[device(0), device(1)]))?;
+    keeps(&[device(0), device(1)], 0)?;
+    let mut counting = device(1);
+    counting["gpm"] = json!({ "2": 50.0 });
+    keeps(&[device(0), counting], CAP_SYS_ADMIN | CAP_PERFMON)
+}
+
+/// Checks the rights of an agent with these devices, whose thread that samples has `more`.
+fn keeps(devices: &[Value], more: u64) -> Result<()> {
+    let fake = FakeNvml::new(&host(devices))?;
     let mut command = agent::command()?;
     command
         .args(["--listen-address", "127.0.0.1:0", "--collectors", "gpu"])
@@ -229,11 +241,13 @@ fn privileges() -> Result<()> {
     let kept = permitted & (CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH);
     let bounding = *rights(&own)?.get("CapBnd").context("no CapBnd")?;
     // A thread gives itself its name.
-    within_grace(|| check_rights(&agent, kept, bounding))
+    let driver = permitted & (CAP_SYS_ADMIN | CAP_PERFMON);
+    let more = permitted & more;
+    within_grace(|| check_rights(&agent, (kept, driver, more), bounding))
 }
 
 /// Fails where a thread may do anything else, or there are not these.
-fn check_rights(agent: &Agent, kept: u64, bounding: u64) -> Result<()> {
+fn check_rights(agent: &Agent, (kept, driver, more): (u64, u64, u64), bounding: u64) -> Result<()> {
     let mut names = Vec::new();
     for thread in fs::read_dir(format!("/proc/{}/task", agent.pid()))? {
         let folder = thread?.path();
@@ -241,10 +255,15 @@ fn check_rights(agent: &Agent, kept: u64, bounding: u64) -> Result<()> {
             .trim_end()
             .to_owned();
         let status = fs::read_to_string(folder.join("status"))?;
+        let (permitted, effective) = match name.as_str() {
+            "gpu" => (kept | driver, kept),
+            "gpu-sampler" => (kept | more, kept | more),
+            _ => (kept, kept),
+        };
         let expected = [
             ("CapInh", 0),
-            ("CapPrm", kept),
-            ("CapEff", kept),
+            ("CapPrm", permitted),
+            ("CapEff", effective),
             ("CapBnd", bounding),
             ("CapAmb", 0),
             ("NoNewPrivs", 1),

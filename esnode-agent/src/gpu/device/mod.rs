@@ -175,6 +175,18 @@ impl<'nvml> GpuDevice<'nvml> {
         self.asker.asks_for("process_utilization")
     }
 
+    /// Whether the chip samples itself.
+    #[must_use]
+    pub(super) fn samples_activity(&self) -> bool {
+        self.asker.asks_for("activity")
+    }
+
+    /// Whether it is cut into MIG devices.
+    #[must_use]
+    pub(super) fn has_mig(&self) -> bool {
+        !self.mig.is_empty()
+    }
+
     /// Ends a sample; gives how many questions were answered.
     pub(super) fn end_pass(&mut self) -> u32 {
         self.asker.end_pass()
