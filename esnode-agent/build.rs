@@ -3,7 +3,7 @@
 //! `ESNODE_BPF_OBJECT` names the object that `cargo xtask build-ebpf` made. Without it the
 //! agent is built without BPF: it says so at start and uses `/proc`.
 
-use std::{env, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(bpf_object)");
@@ -20,6 +20,10 @@ fn main() {
         println!("cargo::rustc-cfg=bpf_object");
     }
 
+    if env::var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("musl") {
+        link_without_libdl();
+    }
+
     println!(
         "cargo::rustc-env=ESNODE_COMMIT={}",
         commit().as_deref().unwrap_or("unknown")
@@ -28,6 +32,14 @@ fn main() {
         "cargo::rustc-env=ESNODE_TARGET={}",
         env::var("TARGET").as_deref().unwrap_or("unknown")
     );
+}
+
+/// libloading asks for libdl, which rustup's musl does not have: its functions are in libc. An empty
+/// archive of that name is enough.
+fn link_without_libdl() {
+    let folder = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    fs::write(Path::new(&folder).join("libdl.a"), "!<arch>\n").expect("OUT_DIR can be written");
+    println!("cargo::rustc-link-search=native={folder}");
 }
 
 /// The commit that is checked out, if this is a git work tree.

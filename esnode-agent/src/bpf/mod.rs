@@ -318,7 +318,8 @@ const BPF_NOEXIST: u64 = 1;
 
 /// Whether this is the initial PID namespace, whose inode number is fixed
 /// (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`). Where that can't be read, it is assumed.
-fn in_host_pid_namespace() -> bool {
+#[must_use]
+pub fn in_host_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").map_or(true, |name| name.as_os_str() == "pid:[4026531836]")
 }
 

@@ -44,6 +44,10 @@ pub(super) struct Asker {
     identity: Arc<Identity>,
     off: FxHashSet<&'static str>,
     failing: FxHashSet<&'static str>,
+    /// What was answered at the last time.
+    answered: FxHashSet<&'static str>,
+    /// Whether some of that was not answered in this pass.
+    lost_some: bool,
     told: Told,
     /// Not told yet: what is not supported, and what could not be read this time.
     news: [Vec<(&'static str, String)>; 2],
@@ -60,11 +64,29 @@ impl Asker {
             identity,
             off: FxHashSet::default(),
             failing: FxHashSet::default(),
+            answered: FxHashSet::default(),
+            lost_some: false,
             told,
             news: Default::default(),
             since: Instant::now(),
             answers: 0,
         }
+    }
+
+    /// For a part of the device, with a UUID of its own.
+    #[must_use]
+    pub(super) fn of_part(&self, uuid: &str) -> Self {
+        let identity = Identity {
+            uuid: uuid.to_owned(),
+            ..Identity::clone(&self.identity)
+        };
+        Self::new(Arc::new(identity), self.told.clone())
+    }
+
+    /// Whether something that was answered before was not in this pass.
+    #[must_use]
+    pub(super) fn has_lost_some(&self) -> bool {
+        self.lost_some
     }
 
     /// Asks for a family by one call; `None` if there is no answer.
@@ -95,6 +117,7 @@ impl Asker {
         let error = match answer {
             Ok(answer) => {
                 self.answers += 1;
+                self.answered.insert(family);
                 if self.failing.remove(family) {
                     info!("GPU {}: {family} is read again", self.identity.index);
                 }
@@ -103,14 +126,17 @@ impl Asker {
             Err(error) => error,
         };
         let [unsupported, unreadable] = &mut self.news;
+        let was_answered = self.answered.remove(family);
+        self.lost_some |= was_answered;
         match meaning(&error) {
-            Meaning::Unsupported => {
+            // What was answered just now deserves another question.
+            Meaning::Unsupported if !was_answered => {
                 self.off.insert(family);
                 if self.told.insert(&self.identity.uuid, family) {
                     unsupported.push((family, error.to_string()));
                 }
             }
-            Meaning::Missing => {
+            Meaning::Unsupported | Meaning::Missing => {
                 if self.failing.insert(family) {
                     unreadable.push((family, error.to_string()));
                 }
@@ -143,6 +169,7 @@ impl Asker {
                 warn!("GPU {index}: {families} can't be read: {reason}");
             }
         }
+        self.lost_some = false;
         if self.since.elapsed() > AGAIN {
             self.since = Instant::now();
             self.off.clear();
@@ -211,6 +238,18 @@ mod tests {
             assert!(matches!(answer, Ok(None)));
             assert_eq!(asker.news[0].len(), news);
         }
+    }
+
+    #[test]
+    fn what_was_answered_once_is_asked_twice() {
+        let mut asker = asker(Told::default());
+        let refused = || Err::<u32, _>(NvmlError::InvalidArg);
+        assert!(matches!(asker.ask("power", || Ok(5)), Ok(Some(5))));
+        assert!(matches!(asker.ask("power", refused), Ok(None)));
+        assert!(asker.asks_for("power") && asker.has_lost_some());
+        assert_eq!(asker.end_pass(), 1);
+        assert!(matches!(asker.ask("power", refused), Ok(None)));
+        assert!(!asker.asks_for("power") && !asker.has_lost_some());
     }
 
     #[test]

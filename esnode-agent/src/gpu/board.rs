@@ -8,6 +8,7 @@ use super::{
     facts::{
         Counters, DeviceFacts, Driver, Fast, GpuFacts, GpuProcess, Identity, MigDevice, Slow, Xid,
     },
+    filter::Present,
 };
 use crate::process::Key;
 use rustc_hash::FxHashSet;
@@ -195,6 +196,15 @@ impl Board {
         state.opened += 1;
     }
 
+    /// The library is there, but has not answered for long.
+    pub(super) fn hang(&self) {
+        let mut state = self.lock();
+        if state.standing == Standing::Opening {
+            state.standing =
+                Standing::Down("NVML hangs: it has not answered since the start".into());
+        }
+    }
+
     /// There is no library, or none that answers.
     pub(super) fn closed(&self, standing: Standing) {
         let mut state = self.lock();
@@ -228,6 +238,14 @@ impl Board {
         entry.identity = identity;
         let seen = (!entry.restarted && entry.sampled.is_some()).then_some(entry.seen_microseconds);
         (seen, entry.energy.processes().collect())
+    }
+
+    /// How many devices were ever found that are not among these.
+    #[must_use]
+    pub(super) fn missing(&self, found: &[Present]) -> usize {
+        let state = self.lock();
+        let is_missing = |uuid: &&String| !found.iter().any(|present| present.uuid == **uuid);
+        state.devices.keys().filter(is_missing).count()
     }
 
     /// Where the device of an index is on the bus, if it was ever seen.

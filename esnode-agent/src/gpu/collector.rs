@@ -6,11 +6,14 @@ use super::{
     gpus::Gpus,
 };
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tracing::{info, warn};
+
+/// How long a device has to be sampled before it counts as well again.
+const WELL: Duration = Duration::from_secs(10);
 
 /// The facts of a pass, for the collectors that come after this one: all of a page is from one
 /// snapshot.
@@ -44,8 +47,8 @@ pub struct GpuCollector {
     gpus: Gpus,
     shared: Shared,
     dcgm_hostname: Option<Arc<str>>,
-    /// UUIDs of those that the log knows to hang.
-    hanging: HashSet<String>,
+    /// UUIDs of those that the log knows to hang, and since when they do not any more.
+    hanging: HashMap<String, Option<Instant>>,
 }
 
 impl GpuCollector {
@@ -56,7 +59,7 @@ impl GpuCollector {
             gpus,
             shared: Shared::default(),
             dcgm_hostname: dcgm_hostname.map(Arc::from),
-            hanging: HashSet::new(),
+            hanging: HashMap::new(),
         }
     }
 
@@ -86,16 +89,21 @@ impl GpuCollector {
         }
     }
 
-    /// Tells when a device begins or ceases to hang.
+    /// Tells when a device begins or ceases to hang; of one that does so again and again, once.
     fn log_change(&mut self, device: &DeviceFacts) {
         let Identity { index, uuid, .. } = &*device.identity;
         if device.hangs {
-            if self.hanging.insert(uuid.clone()) {
+            let before = self.hanging.insert(uuid.clone(), None);
+            if before.is_none() {
                 let age = device.age.unwrap_or_default().as_secs_f64();
                 warn!("GPU {index} hangs: no sample for {age:.1} s");
             }
-        } else if self.hanging.remove(uuid) && device.up {
-            info!("GPU {index} is sampled again");
+        } else if let Some(well) = self.hanging.get_mut(uuid) {
+            let well = *well.get_or_insert_with(Instant::now);
+            if well.elapsed() >= WELL {
+                self.hanging.remove(uuid);
+                info!("GPU {index} does not hang any more");
+            }
         }
     }
 }

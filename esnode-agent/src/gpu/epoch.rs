@@ -29,6 +29,8 @@ pub(super) enum Report {
         /// Its index.
         index: u32,
     },
+    /// There are more devices by now, or fewer.
+    Recounted,
     /// A device does not answer any more.
     DeviceLost {
         /// Its index.

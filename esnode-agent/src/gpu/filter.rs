@@ -1,6 +1,6 @@
 //! Which GPUs are wanted: by `--gpu-devices`, or as the container runtime says it.
 
-use std::{env, fmt, str::FromStr};
+use std::{collections::HashSet, env, fmt, str::FromStr};
 
 /// The variable of NVIDIA's container runtime.
 pub const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -25,6 +25,12 @@ impl FromStr for Wanted {
         let named = |prefix| text.len() > 4 && text.starts_with(prefix);
         if named("GPU-") {
             return Ok(Self::Uuid(text.to_owned()));
+        }
+        // Before driver 470: the GPU, then the ids of its instances.
+        if let Some(("GPU", _)) = text.strip_prefix("MIG-").and_then(|it| it.split_once('-')) {
+            let uuid = text.trim_start_matches("MIG-");
+            let uuid = uuid.split_once('/').map_or(uuid, |(uuid, _)| uuid);
+            return Ok(Self::Uuid(uuid.to_owned()));
         }
         if named("MIG-") {
             return Ok(Self::MigUuid(text.to_owned()));
@@ -98,7 +104,7 @@ impl Filter {
             // "void" and nothing say that the runtime has no part in this container.
             "all" | "void" | "" => (Self::All, None),
             "none" => (Self::None, None),
-            list => match list.split(',').map(str::parse).collect() {
+            list => match entries(list).map(str::parse).collect() {
                 Ok(wanted) => (Self::Visible(wanted), None),
                 Err(expected) => (
                     Self::All,
@@ -116,7 +122,7 @@ impl Filter {
             Self::All => return true,
             Self::None => return false,
             // The runtime shows no others, and has numbered them anew.
-            Self::Visible(wanted) if wanted.len() >= present as usize => return true,
+            Self::Visible(wanted) if gpus(wanted) >= present as usize => return true,
             Self::These(wanted) | Self::Visible(wanted) => wanted,
         };
         wanted.iter().any(|wanted| match wanted {
@@ -177,6 +183,24 @@ impl Filter {
     }
 }
 
+/// The entries of a list, as people write one.
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+}
+
+/// How many GPUs a list names. MIG devices are found by their own UUID, of which GPU they may be.
+fn gpus(wanted: &[Wanted]) -> usize {
+    let gpu = |wanted: &Wanted| match wanted {
+        Wanted::Index(gpu) | Wanted::MigIndex(gpu, _) => Some(gpu.to_string()),
+        Wanted::Uuid(uuid) => Some(uuid.clone()),
+        Wanted::MigUuid(_) => None,
+    };
+    let gpus: HashSet<_> = wanted.iter().filter_map(gpu).collect();
+    gpus.len()
+}
+
 impl fmt::Display for Filter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |wanted: &[Wanted]| {
@@ -232,6 +256,14 @@ mod tests {
         assert!(of("2,3").takes(4, 2, "GPU-02", &[]));
         // The runtime shows the two only, as 0 and 1.
         assert!(of("2,3").takes(2, 0, "GPU-02", &[]));
+        // Several parts of one GPU are one.
+        for list in ["0,0,0", "0:0,0:1,0:2", "MIG-a,MIG-b,MIG-c"] {
+            assert!(!of(list).takes(3, 1, "GPU-01", &[]), "{list}");
+        }
+        assert!(of("MIG-b,MIG-x").takes(2, 1, "GPU-01", &[(0, "MIG-b".to_owned())]));
+        let legacy = of("MIG-GPU-02/1/0");
+        assert!(legacy.takes(4, 2, "GPU-02", &[]) && !legacy.takes(4, 1, "GPU-01", &[]));
+        assert_eq!(of(" 0, 1,"), of("0,1"));
         let (filter, complaint) = Filter::visible("first");
         assert_eq!(filter, Filter::All);
         assert!(complaint.is_some_and(|text| text.contains("NVIDIA_VISIBLE_DEVICES=first")));

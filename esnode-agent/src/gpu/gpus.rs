@@ -1,7 +1,7 @@
 //! The GPUs of this host, as the rest of the agent knows them.
 
 use super::{
-    board::{Board, Intervals},
+    board::{Board, Intervals, Standing},
     epoch::{News, Report},
     filter::Filter,
     supervisor::{Supervisor, spawn, wait},
@@ -16,9 +16,10 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use tracing::warn;
 
 /// How long the start of the agent may wait for the first samples.
-const FIRST_SAMPLES: Duration = Duration::from_secs(2);
+pub(super) const FIRST_SAMPLES: Duration = Duration::from_secs(2);
 
 /// How long the end of the agent may wait for threads that are in the driver.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -67,6 +68,11 @@ impl Gpus {
     /// Waits until every GPU was sampled once, for two seconds at most.
     pub fn wait_for_first_samples(&self) {
         self.board.wait_settled(FIRST_SAMPLES);
+        if self.board.standing() == Standing::Opening {
+            let seconds = FIRST_SAMPLES.as_secs();
+            warn!("NVML hangs: no answer for {seconds} s; GPUs follow when it answers");
+            self.board.hang();
+        }
     }
 
     pub(super) fn board(&self) -> &Board {

@@ -2,19 +2,25 @@
 //!
 //! An id alone is not believed: it has to be in `/proc`, and counts as the process that started
 //! at that time. For each process that was met, one file is kept open, `/proc/PID/comm`: a read
-//! tells its name, and fails once the process is gone, even if its id is in use again.
+//! tells its name, and fails once the process is gone, even if its id is in use again. Where there
+//! would be too many, the start time is read again at each look.
 
-use crate::process::{
-    Key,
-    procfs::{Procfs, process_of_thread},
+use crate::{
+    bpf::in_host_pid_namespace,
+    process::{
+        Key,
+        procfs::{Procfs, process_of_thread},
+    },
 };
 use esnode_ebpf::{NAME_LEN, Name};
 use rustc_hash::FxHashMap;
+use rustix::process::{Resource, getrlimit};
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// What an id means.
@@ -30,18 +36,57 @@ pub(super) enum Who {
     Unknown,
 }
 
+/// The open files of all devices: a process on several has one. There are so many at most, as other
+/// collectors need descriptors too.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files(Arc<Mutex<FxHashMap<u32, Weak<File>>>>);
+
+impl Files {
+    /// `/proc/PID/comm` of a live process, and its name; no file if there are too many already.
+    fn open(&self, root: &Path, pid: u32) -> io::Result<(Option<Arc<File>>, Name)> {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = files.get(&pid).and_then(Weak::upgrade)
+            && let Ok(name) = read_name(&file)
+        {
+            return Ok((Some(file), name));
+        }
+        let file = File::open(root.join(format!("{pid}/comm")))?;
+        let name = read_name(&file)?;
+        files.retain(|_, file| file.strong_count() > 0);
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        if files.len() as u64 >= limit / 4 {
+            return Ok((None, name));
+        }
+        let file = Arc::new(file);
+        files.insert(pid, Arc::downgrade(&file));
+        Ok((Some(file), name))
+    }
+}
+
 #[derive(Debug)]
 struct Person {
     key: Key,
     name: Name,
-    comm: File,
+    /// `None` if there are too many files.
+    comm: Option<Arc<File>>,
 }
 
 impl Person {
-    /// Reads the name again; fails once the process is gone.
-    fn refresh(&mut self) -> io::Result<()> {
-        self.name = read_name(&self.comm)?;
-        Ok(())
+    /// Reads the name again; says whether it is still there.
+    fn refresh(&mut self, procfs: &Procfs) -> bool {
+        if let Some(comm) = &self.comm {
+            let name = read_name(comm);
+            self.name = name.as_ref().copied().unwrap_or(self.name);
+            return name.is_ok();
+        }
+        match procfs.process(self.key.pid) {
+            Ok(process) => process.is_some_and(|process| {
+                self.name = process.name;
+                process.key == self.key
+            }),
+            // Nobody knows; it was there the last time.
+            Err(_) => true,
+        }
     }
 }
 
@@ -50,6 +95,9 @@ impl Person {
 pub(super) struct People {
     procfs: Procfs,
     root: PathBuf,
+    files: Files,
+    /// Whether ids below `root` are those of the host, as the driver's are.
+    is_host: bool,
     known: FxHashMap<u32, Person>,
     /// Those who were gone at the last refresh.
     ended: FxHashMap<u32, Name>,
@@ -58,10 +106,12 @@ pub(super) struct People {
 impl People {
     /// Nobody yet.
     #[must_use]
-    pub(super) fn new(root: &Path, procfs: Procfs) -> Self {
+    pub(super) fn new(root: &Path, procfs: Procfs, files: Files) -> Self {
         Self {
             procfs,
             root: root.to_owned(),
+            files,
+            is_host: is_host(root),
             known: FxHashMap::default(),
             ended: FxHashMap::default(),
         }
@@ -84,9 +134,9 @@ impl People {
         if is_new {
             self.ended.clear();
         }
-        let ended = &mut self.ended;
+        let (ended, procfs) = (&mut self.ended, &self.procfs);
         self.known.retain(|pid, person| {
-            let alive = person.refresh().is_ok();
+            let alive = person.refresh(procfs);
             if !alive {
                 ended.insert(*pid, person.name);
             }
@@ -116,22 +166,33 @@ impl People {
     }
 
     fn meet(&self, pid: u32) -> Option<Person> {
+        if !self.is_host {
+            // Somebody there may have the same id by chance.
+            return None;
+        }
         // First the file, then the start time, then the file once more: if that still reads, both
         // are of one process.
-        let comm = File::open(self.root.join(format!("{pid}/comm"))).ok()?;
+        let (comm, name) = self.files.open(&self.root, pid).ok()?;
         let process = self.procfs.process(pid).ok()??;
         // Ids of threads are found below /proc as well.
         let (of, _) = process_of_thread(&self.root, pid)?;
         if of != pid {
             return None;
         }
-        let name = read_name(&comm).ok()?;
-        Some(Person {
+        let mut person = Person {
             key: process.key,
             name,
             comm,
-        })
+        };
+        person.refresh(&self.procfs).then_some(person)
     }
+}
+
+/// Whether a proc is that of the host's PID namespace: its kernel threads are nowhere else.
+#[must_use]
+pub(super) fn is_host(root: &Path) -> bool {
+    let thread = fs::read(root.join("2/comm"));
+    in_host_pid_namespace() || thread.is_ok_and(|name| name == b"kthreadd\n")
 }
 
 fn read_name(comm: &File) -> io::Result<Name> {
@@ -154,7 +215,11 @@ mod tests {
 
     fn people() -> People {
         let root = Path::new("/proc");
-        People::new(root, Procfs::new(root, Units::of_this_kernel()))
+        People::new(
+            root,
+            Procfs::new(root, Units::of_this_kernel()),
+            Files::default(),
+        )
     }
 
     fn sleeper() -> Child {

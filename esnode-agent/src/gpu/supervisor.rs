@@ -7,9 +7,10 @@ use super::{
     epoch::{Epoch, News, Report},
     events,
     filter::{Filter, Present},
-    gpus::GpuOptions,
+    gpus::{FIRST_SAMPLES, GpuOptions},
     library::{self, OpenError},
     pci::is_off_the_bus,
+    people::{Files, is_host},
     watch::Watch,
     worker::{self, Job},
 };
@@ -101,6 +102,8 @@ pub(super) struct Supervisor {
     workers: Vec<Worker>,
     /// The last one that waited for events.
     events: Option<JoinHandle<()>>,
+    /// Files of the processes on them.
+    files: Files,
     /// What devices do not support, as far as it was told.
     unsupported: Told,
     /// Whether the log knows that the driver is down.
@@ -127,6 +130,7 @@ impl Supervisor {
             sender,
             workers: Vec::new(),
             events: None,
+            files: Files::default(),
             unsupported: Told::default(),
             told_down: false,
             told: HashSet::new(),
@@ -234,7 +238,7 @@ impl Supervisor {
         self.start_events(&mut watch);
         self.start((0..present).collect(), &mut watch);
         let end = self.watch(&mut watch);
-        self.tries = if watch.lost.is_empty() {
+        self.tries = if watch.lost.is_empty() && !watch.is_short {
             0
         } else {
             self.tries + 1
@@ -291,6 +295,7 @@ impl Supervisor {
             present: watch.present,
             filter: self.options.filter.clone(),
             procfs: self.options.procfs.clone(),
+            files: self.files.clone(),
             told: self.unsupported.clone(),
             reports: self.sender.clone(),
             events: watch.devices.clone(),
@@ -329,10 +334,11 @@ impl Supervisor {
 
     /// Whether some device that is lost may be there again.
     fn may_be_back(&self, watch: &Watch) -> bool {
-        watch.lost.iter().any(|index| {
-            let bus_id = self.board.bus_id(*index);
-            bus_id.is_none_or(|bus_id| !is_off_the_bus(&self.options.sysfs, &bus_id))
-        })
+        watch.is_short
+            || watch.lost.iter().any(|index| {
+                let bus_id = self.board.bus_id(*index);
+                bus_id.is_none_or(|bus_id| !is_off_the_bus(&self.options.sysfs, &bus_id))
+            })
     }
 
     /// Listens to what the threads report until it is time to end the epoch.
@@ -369,6 +375,7 @@ impl Supervisor {
                 Ok(Report::Sampled { index }) => {
                     watch.settled.insert(index);
                 }
+                Ok(Report::Recounted) => return End::DeviceLost,
                 Ok(Report::DeviceLost { index, error }) => {
                     self.tell_lost(index, &format!("GPU {index} is lost: {error}"));
                     if watch.begun.elapsed() > LONGEST_PAUSE {
@@ -402,6 +409,9 @@ impl Supervisor {
                     if let Some(devices) = watch.epoch.roster.relieve(patience) {
                         self.start(devices, watch);
                     }
+                    if !watch.announced && watch.begun.elapsed() > FIRST_SAMPLES {
+                        self.tell_silent(watch);
+                    }
                 }
             }
         }
@@ -428,6 +438,18 @@ impl Supervisor {
         }
     }
 
+    /// Some devices have not said anything for long.
+    fn tell_silent(&mut self, watch: &Watch) {
+        for index in 0..watch.present {
+            let seconds = FIRST_SAMPLES.as_secs();
+            if !watch.settled.contains(&index) && !watch.hanging.contains(&index) {
+                self.tell(format!(
+                    "GPU {index} hangs: no answer for {seconds} s since NVML was opened"
+                ));
+            }
+        }
+    }
+
     /// Every device has said something.
     fn settled(&mut self, watch: &mut Watch) {
         if std::mem::replace(&mut watch.announced, true) {
@@ -443,9 +465,24 @@ impl Supervisor {
             };
             info!("GPU collector disabled: {error}");
             self.board.closed(Standing::Off(error.to_string()));
+        } else if self.board.missing(&watch.found) > watch.lost.len() + watch.hanging.len() {
+            // The driver does not count some that it had before.
+            watch.is_short = true;
+            let missing = self.board.missing(&watch.found);
+            self.tell(format!(
+                "{missing} of the GPUs that were there are not found any more"
+            ));
+            let again = Instant::now() + self.pause_after_loss();
+            watch.again_at.get_or_insert(again);
         } else if watch.lost.is_empty() && watch.hanging.is_empty() {
             let sampled = watch.present - watch.refused;
             info!("GPU collector is on: {sampled} of {} GPUs", watch.present);
+            if !is_host(&self.options.procfs) && self.unsupported.insert("", "processes") {
+                warn!(
+                    "processes on GPUs are not known: this is not the host's PID namespace (to \
+                     do: docker run --pid=host, or --procfs for the host's proc)"
+                );
+            }
             self.told.clear();
             self.told_down = false;
         }

@@ -25,14 +25,11 @@ pub(super) const SETTLED: Duration = Duration::from_millis(1_200);
 /// The period in which a driver samples a device. It is not told, but seen: a driver has no sample
 /// of a process for a period in which that did nothing, so samples alone do not say how busy it
 /// was.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Period(Duration);
-
-impl Default for Period {
-    fn default() -> Self {
-        Self(LONGEST_PERIOD)
-    }
-}
+///
+/// There are drivers that have one sample of each process, whatever the time: of these it is never
+/// seen, and that sample speaks for all of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Period(Option<Duration>);
 
 impl Period {
     /// Learns from samples: those of a process without a pause are one period apart.
@@ -50,15 +47,17 @@ impl Period {
         let apart = spans.map(|(count, first, last)| (last - first) / u64::from(count - 1));
         if let Some(shortest) = apart.min() {
             // What was learnt wrongly is unlearnt.
-            let seen = Duration::from_micros(shortest).min(self.0 * 11 / 10);
-            self.0 = seen.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+            let seen = Duration::from_micros(shortest);
+            let seen = self.0.map_or(seen, |known| seen.min(known * 11 / 10));
+            self.0 = Some(seen.clamp(SHORTEST_PERIOD, LONGEST_PERIOD));
         }
     }
 
     /// How many of them have certainly begun and ended in a time.
     fn within(self, time: Duration) -> u32 {
+        let Some(period) = self.0 else { return 0 };
         // Samples are not taken to the microsecond.
-        let periods = 0.95 * time.as_secs_f64() / self.0.as_secs_f64();
+        let periods = 0.95 * time.as_secs_f64() / period.as_secs_f64();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -205,6 +204,7 @@ pub(super) fn newest(samples: &[ProcessSample], after: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::people::Files;
     use crate::process::procfs::{Procfs, Units};
     use std::{path::Path, process};
 
@@ -227,7 +227,11 @@ mod tests {
 
     fn people() -> People {
         let root = Path::new("/proc");
-        People::new(root, Procfs::new(root, Units::of_this_kernel()))
+        People::new(
+            root,
+            Procfs::new(root, Units::of_this_kernel()),
+            Files::default(),
+        )
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "whole percents")]
@@ -257,16 +261,16 @@ mod tests {
         let mut period = Period::default();
         // A pause makes samples of a process seem further apart than they are.
         period.learn(&[at(2, 0), at(2, 500_000), at(2, 1_000_000)]);
-        assert_eq!(period.0, Duration::from_millis(500));
+        assert_eq!(period.0, Some(Duration::from_millis(500)));
         let busy: Vec<_> = (0..6).map(|period| at(1, period * 166_000)).collect();
         period.learn(&busy);
-        assert_eq!(period.0, Duration::from_millis(166));
+        assert_eq!(period.0, Some(Duration::from_millis(166)));
         // Nonsense does not last.
         let mut poisoned = period;
         poisoned.learn(&[at(3, 0), at(3, 1), at(3, 2)]);
-        assert_eq!(poisoned.0, SHORTEST_PERIOD);
+        assert_eq!(poisoned.0, Some(SHORTEST_PERIOD));
         (0..20).for_each(|_| poisoned.learn(&busy));
-        assert_eq!(poisoned.0, Duration::from_millis(166));
+        assert_eq!(poisoned.0, Some(Duration::from_millis(166)));
         // Busy in one of six periods of a second.
         let samples = Samples {
             given: &[at(1, 996_000)],
@@ -282,6 +286,16 @@ mod tests {
             period,
         };
         assert_eq!(whole(means(samples)[&1]), [60, 0, 0, 0]);
+    }
+
+    #[test]
+    fn one_sample_speaks_for_an_interval_of_any_length() {
+        let samples = Samples {
+            given: &[sample(1, 80)],
+            interval: Duration::from_secs(5),
+            period: Period::default(),
+        };
+        assert_eq!(whole(means(samples)[&1]), [80, 0, 0, 0]);
     }
 
     #[test]

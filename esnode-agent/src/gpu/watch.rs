@@ -25,6 +25,8 @@ pub(super) struct Watch {
     pub(super) settled: FxHashSet<u32>,
     pub(super) announced: bool,
     pub(super) lost: Vec<u32>,
+    /// Whether devices that were there before are not among those that the driver counts.
+    pub(super) is_short: bool,
     /// Those that a thread of an epoch before still hangs in.
     pub(super) hanging: Vec<u32>,
     /// When to open the library again.
@@ -48,6 +50,7 @@ impl Watch {
             settled: FxHashSet::default(),
             announced: false,
             lost: Vec::new(),
+            is_short: false,
             hanging: Vec::new(),
             again_at: None,
         }

@@ -8,7 +8,7 @@ use super::{
     facts::{GpuProcess, ProcessUtilization},
     filter::Filter,
     library::{Meaning, meaning},
-    people::People,
+    people::{Files, People},
     usage::{self, Interval, Period, SETTLED, Samples},
 };
 use crate::privileges::{self, Needs};
@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub filter: Filter,
     /// Where proc is mounted.
     pub procfs: PathBuf,
+    /// Files that are kept open for processes.
+    pub files: Files,
     /// What was told before.
     pub told: Told,
     /// Where to report to.
@@ -50,6 +52,7 @@ pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
         warn!(%error, "cannot be an administrator for the GPU driver");
     }
     let mut is_administrator = true;
+    let mut counted = Instant::now();
     let interval = board.intervals().fast;
     let mut next = Instant::now();
     loop {
@@ -87,11 +90,18 @@ pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
                 warn!(%error, "the thread that samples GPUs keeps all privileges");
             }
         }
+        // One thread is enough to see whether devices came or went.
+        if shift == 0 && counted.elapsed() >= board.intervals().slow {
+            counted = Instant::now();
+            if epoch.nvml.device_count().is_ok_and(|it| it != job.present) {
+                let _ = job.reports.send((epoch.number, Report::Recounted));
+            }
+        }
         next += interval;
         let now = Instant::now();
         if next < now {
             // It took too long: those that were missed do not come any more.
-            next = now + interval;
+            next = now + interval / 10;
         }
         if epoch.wait_until(next) {
             return;
@@ -169,7 +179,7 @@ fn find<'nvml>(
     let (seen, accounts) = board.found(Arc::clone(&identity));
     let _ = job.events.send(index);
     let procfs = Procfs::new(&job.procfs, Units::of_this_kernel());
-    let mut people = People::new(&job.procfs, procfs);
+    let mut people = People::new(&job.procfs, procfs, job.files.clone());
     people.adopt(accounts);
     let intervals = board.intervals();
     Ok(Some(Eye {

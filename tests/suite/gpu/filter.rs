@@ -241,7 +241,10 @@ fn visible() -> Result<()> {
         ("4,5,6,7", &all, 0),
         ("GPU-1,GPU-2,GPU-3,GPU-4,GPU-5", &all, 0),
         ("first", &all, 1),
-        ("0,,1", &all, 1),
+        ("0,,1", &["0", "1"], 0),
+        // Parts of one GPU are no four GPUs.
+        ("1:0,1:1,1:2,1:3", &["1"], 0),
+        ("0,one", &all, 1),
     ] {
         let agent = start(&fake, Some(text), &[])?;
         check_sampled(&agent, expected)?;

@@ -174,10 +174,18 @@ fn gone_for_good() -> Result<()> {
         })?;
         check_lines(
             &rig.agent,
-            "GPU collector is on: 1 of 1 GPUs",
+            "1 of the GPUs that were there are not found any more",
             usize::from(!absent),
         )?;
         check_lines(&rig.agent, "GPU 1 is lost: ", usize::from(absent))?;
+        // It comes back after all.
+        rig.change(|script| {
+            script["devices"][1] = busy(1, 60);
+        })?;
+        rig.until(|page| {
+            check_fresh(page, 0, 40.0)?;
+            check_fresh(page, 1, 60.0)
+        })?;
     }
     Ok(())
 }

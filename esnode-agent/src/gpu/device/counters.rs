@@ -15,7 +15,7 @@ use nvml_wrapper::sys_exports::field_id::{
 pub(in crate::gpu) type CounterReadings = Vec<(CounterName, Reading)>;
 
 /// A counter of a device, by what it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::gpu) enum CounterName {
     /// Nanoseconds that clocks were held down for this reason.
     Throttle(&'static str),

@@ -110,7 +110,9 @@ impl GpuDevice<'_> {
         let mut readings: CounterReadings = Vec::new();
         for ((_, unit, name), value) in counters.into_iter().zip(values) {
             let Ok(mut reading) = value else { continue };
-            if !readings.iter().any(|(other, _)| *other == name) {
+            // Both count for themselves: who began an account goes on with it.
+            let known = *self.units.entry(name).or_insert(unit) == unit;
+            if known && !readings.iter().any(|(other, _)| *other == name) {
                 reading.unit = unit;
                 // By nvml.h they can wrap, whatever their type is.
                 if matches!(name, CounterName::PcieRx | CounterName::PcieTx) {

@@ -2,7 +2,7 @@
 
 use super::{GpuDevice, Listed, activity::activity, memory};
 use crate::gpu::{
-    ask::Lost,
+    ask::{Asker, Lost},
     facts::{Identity, MigDevice},
     sys,
 };
@@ -12,6 +12,8 @@ use nvml_wrapper::{Device, GpmSample, error::NvmlError};
 pub(super) struct Mig<'nvml> {
     facts: MigDevice,
     device: Device<'nvml>,
+    /// Its own: what one instance lacks, others may have.
+    asker: Asker,
     gpm: Option<GpmSample<'nvml>>,
 }
 
@@ -42,6 +44,7 @@ impl GpuDevice<'_> {
             self.mig.push(match before {
                 Some(place) => kept.swap_remove(place),
                 None => Mig {
+                    asker: asker.of_part(&facts.uuid),
                     facts,
                     device: found,
                     gpm: None,
@@ -59,11 +62,14 @@ impl GpuDevice<'_> {
         &mut self,
         processes: Option<&[Listed]>,
     ) -> Result<Vec<MigDevice>, Lost> {
+        if std::mem::take(&mut self.mig_changed) {
+            self.find_mig()?;
+        }
         let mut facts = Vec::with_capacity(self.mig.len());
         for mig in &mut self.mig {
-            let asker = &mut self.asker;
+            let asker = &mut mig.asker;
             let instance = mig.facts.gpu_instance;
-            let sample = asker.ask("mig_activity", || match self.device.gpm_support() {
+            let sample = asker.ask("activity", || match self.device.gpm_support() {
                 Ok(true) => self.device.gpm_mig_sample(instance),
                 Ok(false) => Err(NvmlError::NotSupported),
                 Err(error) => Err(error),
@@ -72,7 +78,7 @@ impl GpuDevice<'_> {
             let measured = match (&before, &mig.gpm) {
                 (Some(before), Some(now)) => {
                     let nvml = self.device.nvml();
-                    asker.ask("mig_activity", || activity(nvml, before, now))?
+                    asker.ask("activity", || activity(nvml, before, now))?
                 }
                 _ => None,
             };
@@ -80,8 +86,12 @@ impl GpuDevice<'_> {
                 let here = |process: &&Listed| process.gpu_instance == Some(instance);
                 processes.iter().filter(here).count() as u64
             });
+            let memory = memory(&mig.device, asker)?;
+            // One that ceases to answer may be gone.
+            self.mig_changed |= asker.has_lost_some();
+            asker.end_pass();
             facts.push(MigDevice {
-                memory: memory(&mig.device, asker)?,
+                memory,
                 processes: count,
                 activity: measured.unwrap_or_default(),
                 ..mig.facts.clone()

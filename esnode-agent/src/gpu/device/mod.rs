@@ -21,6 +21,7 @@ use nvml_wrapper::{
     Device, GpmSample, enums::device::UsedGpuMemory, error::NvmlError,
     struct_wrappers::device::ProcessInfo,
 };
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// A process in the driver's list.
@@ -56,9 +57,13 @@ pub(super) struct GpuDevice<'nvml> {
     fans: u32,
     throttle_reasons: u64,
     nvlinks: Vec<u32>,
+    /// In which unit a counter is read, where there are several.
+    units: FxHashMap<CounterName, u64>,
     samples_by: ProcessSamples,
     gpm: Option<GpmSample<'nvml>>,
     mig: Vec<Mig<'nvml>>,
+    /// Whether MIG devices may have come or gone.
+    mig_changed: bool,
 }
 
 impl<'nvml> GpuDevice<'nvml> {
@@ -78,9 +83,11 @@ impl<'nvml> GpuDevice<'nvml> {
             fans: 0,
             throttle_reasons: 0,
             nvlinks: Vec::new(),
+            units: FxHashMap::default(),
             samples_by: ProcessSamples::default(),
             gpm: None,
             mig: Vec::new(),
+            mig_changed: false,
         }
     }
 
