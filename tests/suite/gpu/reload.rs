@@ -179,9 +179,7 @@ fn gone_for_good() -> Result<()> {
         )?;
         check_lines(&rig.agent, "GPU 1 is lost: ", usize::from(absent))?;
         // It comes back after all.
-        rig.change(|script| {
-            script["devices"][1] = busy(1, 60);
-        })?;
+        rig.change(|script| script["devices"] = json!([busy(0, 40), busy(1, 60)]))?;
         rig.until(|page| {
             check_fresh(page, 0, 40.0)?;
             check_fresh(page, 1, 60.0)

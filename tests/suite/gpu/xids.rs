@@ -99,7 +99,8 @@ fn counted() -> Result<()> {
         "{second} isn't in {before} to {after}"
     );
     check_value(&page, LAST, &[("gpu", "1"), ("xid", "79")], Some(first))?;
-    for (index, code, count) in [(0, 94, 1), (1, 79, 1), (1, 31, 3), (2, 79, 0)] {
+    // However many of a code there are, the log has one for a minute.
+    for (index, code, count) in [(0, 94, 1), (1, 79, 1), (1, 31, 1), (2, 79, 0)] {
         let line = format!("GPU {} reports XID {code}", uuid(index));
         check_lines(&rig.agent, &line, count)?;
     }
