@@ -42,6 +42,8 @@ impl Told {
 #[derive(Debug)]
 pub(super) struct Asker {
     identity: Arc<Identity>,
+    /// How the log calls it.
+    name: String,
     off: FxHashSet<&'static str>,
     failing: FxHashSet<&'static str>,
     /// What was answered at the last time.
@@ -61,6 +63,7 @@ impl Asker {
     #[must_use]
     pub(super) fn new(identity: Arc<Identity>, told: Told) -> Self {
         Self {
+            name: format!("GPU {}", identity.index),
             identity,
             off: FxHashSet::default(),
             failing: FxHashSet::default(),
@@ -80,7 +83,10 @@ impl Asker {
             uuid: uuid.to_owned(),
             ..Identity::clone(&self.identity)
         };
-        Self::new(Arc::new(identity), self.told.clone())
+        Self {
+            name: format!("{}, {uuid}", self.name),
+            ..Self::new(Arc::new(identity), self.told.clone())
+        }
     }
 
     /// Whether something that was answered before was not in this pass.
@@ -119,7 +125,7 @@ impl Asker {
                 self.answers += 1;
                 self.answered.insert(family);
                 if self.failing.remove(family) {
-                    info!("GPU {}: {family} is read again", self.identity.index);
+                    info!("{}: {family} is read again", self.name);
                 }
                 return Ok(Some(answer));
             }
@@ -158,15 +164,15 @@ impl Asker {
     /// Ends a pass: tells what was found not to be supported and what could not be read, and how
     /// many questions were answered.
     pub(super) fn end_pass(&mut self) -> u32 {
-        let index = self.identity.index;
+        let name = &self.name;
         let [unsupported, unreadable] = &mut self.news;
         for (families, reason) in by_reason(unsupported) {
-            info!("GPU {index}: without {families}: {reason}");
+            info!("{name}: without {families}: {reason}");
         }
         for (families, reason) in by_reason(unreadable) {
             // If nothing is answered, that is told of the device as a whole.
             if self.answers > 0 {
-                warn!("GPU {index}: {families} can't be read: {reason}");
+                warn!("{name}: {families} can't be read: {reason}");
             }
         }
         self.lost_some = false;
