@@ -5,6 +5,7 @@ use crate::{
     cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
         Collector, CollectorName, cpu::CpuCollector, load::LoadCollector, memory::MemoryCollector,
+        pressure::PressureCollector,
     },
     error::read_file,
     gpu::{
@@ -157,6 +158,7 @@ pub fn collectors(
             CollectorName::Cpu => Collector::Cpu(CpuCollector::new(procfs, units.ticks_per_second)),
             CollectorName::Load => Collector::Load(LoadCollector::new(procfs)),
             CollectorName::Memory => Collector::Memory(MemoryCollector::new(procfs)),
+            CollectorName::Pressure => Collector::Pressure(PressureCollector::new(procfs)),
             CollectorName::Gpu => {
                 // Threads were started for it where it is enabled, and it is there once.
                 let Some(gpus) = gpus.take() else { continue };

@@ -1,5 +1,6 @@
 //! Reading files of the kernel, and what can go wrong with it.
 
+use rustix::io::Errno;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -27,6 +28,18 @@ pub enum ReadError {
         /// What should have stood there.
         expected: String,
     },
+}
+
+impl ReadError {
+    /// Whether this kernel does not have the file, or has it switched off.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        source.kind() == io::ErrorKind::NotFound
+            || source.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error())
+    }
 }
 
 /// Where a parser stopped: a line (from 1, or 0 for the text as a whole) and what it expected.

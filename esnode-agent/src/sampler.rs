@@ -177,8 +177,14 @@ impl Run {
                     info!(%collector, "collector works again");
                 }
             }
-            // It was told when it was found out.
-            Err(CollectError::Off(_)) => {}
+            // The thread of GPUs told it when it found out.
+            Err(CollectError::Off(_)) if collector == CollectorName::Gpu => {}
+            Err(CollectError::Off(reason)) => {
+                if self.failing.get(&collector) != Some(reason) {
+                    info!(%collector, reason, "collector has nothing to read");
+                    self.failing.insert(collector, reason.clone());
+                }
+            }
             Err(error) => {
                 let error = error.to_string();
                 if self.failing.get(&collector) != Some(&error) {

@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod load;
 pub mod memory;
+pub mod pressure;
 
 use crate::{
     error::{ParseError, ReadError, read_file},
@@ -30,6 +31,8 @@ pub enum CollectorName {
     Load,
     /// Memory and swap.
     Memory,
+    /// Waiting for CPU, memory and disks.
+    Pressure,
     /// GPUs, and what processes use of them.
     Gpu,
     /// Processes and groups: CPU, memory, disk and network.
@@ -42,6 +45,7 @@ impl fmt::Display for CollectorName {
             Self::Cpu => "cpu",
             Self::Load => "load",
             Self::Memory => "memory",
+            Self::Pressure => "pressure",
             Self::Gpu => "gpu",
             Self::Process => "process",
         })
@@ -73,6 +77,8 @@ pub enum Collector {
     Load(load::LoadCollector),
     /// See [`memory`].
     Memory(memory::MemoryCollector),
+    /// See [`pressure`].
+    Pressure(pressure::PressureCollector),
     /// See [`crate::gpu`].
     Gpu(GpuCollector),
     /// See [`crate::process`].
@@ -111,6 +117,7 @@ impl Collector {
             Self::Cpu(_) => CollectorName::Cpu,
             Self::Load(_) => CollectorName::Load,
             Self::Memory(_) => CollectorName::Memory,
+            Self::Pressure(_) => CollectorName::Pressure,
             Self::Gpu(_) => CollectorName::Gpu,
             Self::Process(_) => CollectorName::Process,
         }
@@ -121,6 +128,7 @@ impl Collector {
             Self::Cpu(collector) => boxed(collector.sample()),
             Self::Load(collector) => boxed(collector.sample()),
             Self::Memory(collector) => boxed(collector.sample()),
+            Self::Pressure(collector) => boxed(collector.sample()),
             Self::Gpu(collector) => match collector.standing() {
                 Standing::Off(reason) => Err(CollectError::Off(reason)),
                 Standing::Opening | Standing::Up | Standing::Down(_) => {
@@ -215,4 +223,15 @@ fn parse_file<T>(
     parse: impl FnOnce(&str) -> Result<T, ParseError>,
 ) -> Result<T, ReadError> {
     parse(&read_file(path)?).map_err(|error| error.at(path))
+}
+
+/// The same, of a file that this kernel may not have, or may have switched off.
+fn parse_optional<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, ParseError>,
+) -> Result<Option<T>, ReadError> {
+    match parse_file(path, parse) {
+        Err(error) if error.is_absent() => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
