@@ -4,8 +4,8 @@ use crate::{
     bpf::{self, Bpf, BpfError, sys},
     cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
-        Collector, CollectorName, cpu::CpuCollector, load::LoadCollector, memory::MemoryCollector,
-        pressure::PressureCollector,
+        Collector, CollectorName, cpu::CpuCollector, disk::DiskCollector, load::LoadCollector,
+        memory::MemoryCollector, pressure::PressureCollector,
     },
     error::read_file,
     gpu::{
@@ -159,6 +159,9 @@ pub fn collectors(
             CollectorName::Load => Collector::Load(LoadCollector::new(procfs)),
             CollectorName::Memory => Collector::Memory(MemoryCollector::new(procfs)),
             CollectorName::Pressure => Collector::Pressure(PressureCollector::new(procfs)),
+            CollectorName::Disk => {
+                Collector::Disk(DiskCollector::new(procfs, sources.devices.disks()))
+            }
             CollectorName::Gpu => {
                 // Threads were started for it where it is enabled, and it is there once.
                 let Some(gpus) = gpus.take() else { continue };

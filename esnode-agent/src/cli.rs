@@ -2,7 +2,7 @@
 
 use crate::{
     bpf,
-    collectors::CollectorName,
+    collectors::{CollectorName, disk, filter::DeviceFilter},
     gpu::{Intervals, filter::Wanted},
     ladder::Rung,
     version,
@@ -199,6 +199,10 @@ pub struct Sources {
         hide = true
     )]
     pub refuse_hook: Vec<String>,
+
+    /// Which devices are shown.
+    #[command(flatten)]
+    pub devices: DeviceFlags,
 }
 
 impl Sources {
@@ -228,6 +232,33 @@ impl Sources {
             without: self.without.clone(),
             refuse_hooks: self.refuse_hook.clone(),
         }
+    }
+}
+
+/// Flags on the devices of the node.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Devices")]
+pub struct DeviceFlags {
+    /// Do not show block devices whose name matches this regular expression; an empty one shows
+    /// all. Otherwise it is memory, loops, floppy disks and partitions that are not shown
+    #[arg(long, env = "ESNODE_DISK_DEVICE_EXCLUDE", value_name = "REGEX", value_parser = expression,
+        conflicts_with = "disk_device_include")]
+    pub disk_device_exclude: Option<Regex>,
+
+    /// Show only block devices whose name matches this regular expression
+    #[arg(long, env = "ESNODE_DISK_DEVICE_INCLUDE", value_name = "REGEX", value_parser = expression)]
+    pub disk_device_include: Option<Regex>,
+}
+
+impl DeviceFlags {
+    /// Which block devices are shown.
+    #[must_use]
+    pub fn disks(&self) -> DeviceFilter {
+        DeviceFilter::new(
+            self.disk_device_exclude.as_ref(),
+            self.disk_device_include.as_ref(),
+            disk::DEFAULT_EXCLUDE,
+        )
     }
 }
 
@@ -381,6 +412,10 @@ fn pattern(text: &str) -> Result<Regex, String> {
     if text.is_empty() {
         return Err("an empty expression matches every process".to_owned());
     }
+    expression(text)
+}
+
+fn expression(text: &str) -> Result<Regex, String> {
     // The library draws an arrow below the expression; its last line says it in words.
     Regex::new(text).map_err(|error| {
         error
@@ -494,6 +529,19 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_shown_or_left_out() {
+        let disks = |arguments: &[&str]| parse(arguments).map(|it| it.sources.devices.disks());
+        let filter = disks(&[]).expect("valid");
+        assert!(filter.shows("sda") && !filter.shows("sda1"));
+        let filter = disks(&["--disk-device-exclude", "^sd"]).expect("valid");
+        assert!(filter.shows("loop0") && !filter.shows("sda"));
+        let filter = disks(&["--disk-device-include", "1$"]).expect("valid");
+        assert!(filter.shows("sda1") && !filter.shows("sda"));
+        let both = ["--disk-device-include", "a", "--disk-device-exclude", "b"];
+        assert!(disks(&both).is_err());
+    }
+
+    #[test]
     fn durations_have_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1s"), Ok(Duration::from_secs(1)));
@@ -511,6 +559,7 @@ mod tests {
             (["--select", "a("], "unclosed group"),
             (["--collectors", "gpuu"], "possible values: cpu"),
             (["--select", ""], "matches every process"),
+            (["--disk-device-exclude", "a("], "unclosed group"),
             (["--bpf-groups", "0"], "0 is not in"),
             (["--gpu-interval", "1"], "such as 500ms"),
             (["--gpu-interval", "10s"], "100ms to 5s"),

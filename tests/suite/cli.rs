@@ -64,6 +64,8 @@ fn help() -> Result<()> {
         "no-bpf",
         "collectors",
         "disable-collector",
+        "disk-device-exclude",
+        "disk-device-include",
         "process-limit",
         "group-limit",
         "select",

@@ -2,6 +2,8 @@
 //! processes, one folder beside) and one arm of [`Collector`].
 
 pub mod cpu;
+pub mod disk;
+pub mod filter;
 pub mod load;
 pub mod memory;
 pub mod pressure;
@@ -33,6 +35,8 @@ pub enum CollectorName {
     Memory,
     /// Waiting for CPU, memory and disks.
     Pressure,
+    /// Block devices.
+    Disk,
     /// GPUs, and what processes use of them.
     Gpu,
     /// Processes and groups: CPU, memory, disk and network.
@@ -46,6 +50,7 @@ impl fmt::Display for CollectorName {
             Self::Load => "load",
             Self::Memory => "memory",
             Self::Pressure => "pressure",
+            Self::Disk => "disk",
             Self::Gpu => "gpu",
             Self::Process => "process",
         })
@@ -79,6 +84,8 @@ pub enum Collector {
     Memory(memory::MemoryCollector),
     /// See [`pressure`].
     Pressure(pressure::PressureCollector),
+    /// See [`disk`].
+    Disk(disk::DiskCollector),
     /// See [`crate::gpu`].
     Gpu(GpuCollector),
     /// See [`crate::process`].
@@ -118,6 +125,7 @@ impl Collector {
             Self::Load(_) => CollectorName::Load,
             Self::Memory(_) => CollectorName::Memory,
             Self::Pressure(_) => CollectorName::Pressure,
+            Self::Disk(_) => CollectorName::Disk,
             Self::Gpu(_) => CollectorName::Gpu,
             Self::Process(_) => CollectorName::Process,
         }
@@ -129,6 +137,7 @@ impl Collector {
             Self::Load(collector) => boxed(collector.sample()),
             Self::Memory(collector) => boxed(collector.sample()),
             Self::Pressure(collector) => boxed(collector.sample()),
+            Self::Disk(collector) => boxed(collector.sample()),
             Self::Gpu(collector) => match collector.standing() {
                 Standing::Off(reason) => Err(CollectError::Off(reason)),
                 Standing::Opening | Standing::Up | Standing::Down(_) => {
@@ -234,4 +243,14 @@ fn parse_optional<T>(
         Err(error) if error.is_absent() => Ok(None),
         outcome => outcome.map(Some),
     }
+}
+
+/// The next of these fields as a whole number; `what` is expected in `line`.
+fn next_number<'a>(
+    fields: &mut impl Iterator<Item = &'a str>,
+    line: usize,
+    what: impl fmt::Display,
+) -> Result<u64, ParseError> {
+    let field = fields.next().and_then(|field| field.parse().ok());
+    field.ok_or_else(|| ParseError::new(line, what.to_string()))
 }
