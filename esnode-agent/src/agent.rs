@@ -5,7 +5,7 @@ use crate::{
     cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
         Collector, CollectorName, cpu::CpuCollector, disk::DiskCollector, load::LoadCollector,
-        memory::MemoryCollector, pressure::PressureCollector,
+        memory::MemoryCollector, network::NetworkCollector, pressure::PressureCollector,
     },
     error::read_file,
     gpu::{
@@ -161,6 +161,11 @@ pub fn collectors(
             CollectorName::Pressure => Collector::Pressure(PressureCollector::new(procfs)),
             CollectorName::Disk => {
                 Collector::Disk(DiskCollector::new(procfs, sources.devices.disks()))
+            }
+            CollectorName::Network => {
+                let interfaces = sources.devices.interfaces();
+                let collector = NetworkCollector::new(procfs, &sources.sysfs, interfaces);
+                Collector::Network(collector)
             }
             CollectorName::Gpu => {
                 // Threads were started for it where it is enabled, and it is there once.

@@ -2,7 +2,7 @@
 
 use crate::{
     bpf,
-    collectors::{CollectorName, disk, filter::DeviceFilter},
+    collectors::{CollectorName, disk, filter::DeviceFilter, network},
     gpu::{Intervals, filter::Wanted},
     ladder::Rung,
     version,
@@ -248,6 +248,17 @@ pub struct DeviceFlags {
     /// Show only block devices whose name matches this regular expression
     #[arg(long, env = "ESNODE_DISK_DEVICE_INCLUDE", value_name = "REGEX", value_parser = expression)]
     pub disk_device_include: Option<Regex>,
+
+    /// Do not show network interfaces whose name matches this regular expression; an empty one
+    /// shows all. Otherwise it is the host's ends of links to containers that are not shown
+    #[arg(long, env = "ESNODE_NETWORK_DEVICE_EXCLUDE", value_name = "REGEX",
+        value_parser = expression, conflicts_with = "network_device_include")]
+    pub network_device_exclude: Option<Regex>,
+
+    /// Show only network interfaces whose name matches this regular expression
+    #[arg(long, env = "ESNODE_NETWORK_DEVICE_INCLUDE", value_name = "REGEX",
+        value_parser = expression)]
+    pub network_device_include: Option<Regex>,
 }
 
 impl DeviceFlags {
@@ -258,6 +269,16 @@ impl DeviceFlags {
             self.disk_device_exclude.as_ref(),
             self.disk_device_include.as_ref(),
             disk::DEFAULT_EXCLUDE,
+        )
+    }
+
+    /// Which network interfaces are shown.
+    #[must_use]
+    pub fn interfaces(&self) -> DeviceFilter {
+        DeviceFilter::new(
+            self.network_device_exclude.as_ref(),
+            self.network_device_include.as_ref(),
+            network::DEFAULT_EXCLUDE,
         )
     }
 }
@@ -539,6 +560,9 @@ mod tests {
         assert!(filter.shows("sda1") && !filter.shows("sda"));
         let both = ["--disk-device-include", "a", "--disk-device-exclude", "b"];
         assert!(disks(&both).is_err());
+        let flags = ["--network-device-exclude", ""];
+        let devices = parse(&flags).expect("valid").sources.devices;
+        assert!(devices.interfaces().shows("veth0") && !devices.disks().shows("sda1"));
     }
 
     #[test]

@@ -66,6 +66,8 @@ fn help() -> Result<()> {
         "disable-collector",
         "disk-device-exclude",
         "disk-device-include",
+        "network-device-exclude",
+        "network-device-include",
         "process-limit",
         "group-limit",
         "select",

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod filter;
 pub mod load;
 pub mod memory;
+pub mod network;
 pub mod pressure;
 
 use crate::{
@@ -37,6 +38,8 @@ pub enum CollectorName {
     Pressure,
     /// Block devices.
     Disk,
+    /// Network interfaces, TCP and UDP.
+    Network,
     /// GPUs, and what processes use of them.
     Gpu,
     /// Processes and groups: CPU, memory, disk and network.
@@ -51,6 +54,7 @@ impl fmt::Display for CollectorName {
             Self::Memory => "memory",
             Self::Pressure => "pressure",
             Self::Disk => "disk",
+            Self::Network => "network",
             Self::Gpu => "gpu",
             Self::Process => "process",
         })
@@ -86,6 +90,8 @@ pub enum Collector {
     Pressure(pressure::PressureCollector),
     /// See [`disk`].
     Disk(disk::DiskCollector),
+    /// See [`network`].
+    Network(network::NetworkCollector),
     /// See [`crate::gpu`].
     Gpu(GpuCollector),
     /// See [`crate::process`].
@@ -126,6 +132,7 @@ impl Collector {
             Self::Memory(_) => CollectorName::Memory,
             Self::Pressure(_) => CollectorName::Pressure,
             Self::Disk(_) => CollectorName::Disk,
+            Self::Network(_) => CollectorName::Network,
             Self::Gpu(_) => CollectorName::Gpu,
             Self::Process(_) => CollectorName::Process,
         }
@@ -138,6 +145,7 @@ impl Collector {
             Self::Memory(collector) => boxed(collector.sample()),
             Self::Pressure(collector) => boxed(collector.sample()),
             Self::Disk(collector) => boxed(collector.sample()),
+            Self::Network(collector) => boxed(collector.sample()),
             Self::Gpu(collector) => match collector.standing() {
                 Standing::Off(reason) => Err(CollectError::Off(reason)),
                 Standing::Opening | Standing::Up | Standing::Down(_) => {
