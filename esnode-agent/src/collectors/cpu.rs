@@ -1,6 +1,6 @@
-//! CPU time and usage by core, from `/proc/stat` (proc_stat(5)).
+//! CPU time and usage by core, and what the scheduler did, from `/proc/stat` (proc_stat(5)).
 
-use super::parse_file;
+use super::{next_number, parse_file};
 use crate::{
     error::{ParseError, ReadError},
     page::{Encode, Page},
@@ -28,10 +28,19 @@ struct Core {
     ticks: [u64; STATES.len()],
 }
 
+/// Events of all cores since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Events {
+    context_switches: Option<u64>,
+    interrupts: Option<u64>,
+    forks: Option<u64>,
+}
+
 /// CPU time and usage of all cores.
 #[derive(Clone, Debug)]
 pub struct CpuFacts {
     cores: Vec<Core>,
+    events: Events,
     usage_percent: Vec<(String, f64)>,
     ticks_per_second: u64,
 }
@@ -52,7 +61,7 @@ impl CpuCollector {
         let path = procfs.join("stat");
         let base = parse_file(&path, parse)
             .ok()
-            .map(|cores| (Instant::now(), cores));
+            .map(|(cores, _)| (Instant::now(), cores));
         Self {
             path,
             ticks_per_second,
@@ -66,7 +75,7 @@ impl CpuCollector {
     /// # Errors
     /// If the file can't be read or parsed.
     pub fn sample(&mut self) -> Result<CpuFacts, ReadError> {
-        let cores = parse_file(&self.path, parse)?;
+        let (cores, events) = parse_file(&self.path, parse)?;
         let now = Instant::now();
         if self
             .next
@@ -85,40 +94,50 @@ impl CpuCollector {
         }
         Ok(CpuFacts {
             cores,
+            events,
             usage_percent,
             ticks_per_second: self.ticks_per_second,
         })
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Core>, ParseError> {
+fn parse(text: &str) -> Result<(Vec<Core>, Events), ParseError> {
     let mut cores = Vec::new();
+    let mut events = Events::default();
     for (number, line) in (1..).zip(text.lines()) {
-        let Some((name, rest)) = line
-            .strip_prefix("cpu")
-            .and_then(|line| line.split_once(' '))
-        else {
+        let Some((name, rest)) = line.split_once(' ') else {
             continue;
         };
-        // The line without a number is the sum.
-        if name.is_empty() {
-            continue;
-        }
-        let mut ticks = [0; STATES.len()];
         let mut fields = rest.split_ascii_whitespace();
-        for (state, ticks) in STATES.iter().zip(&mut ticks) {
-            let field = fields.next().and_then(|field| field.parse().ok());
-            *ticks = field.ok_or_else(|| ParseError::new(number, format!("ticks in {state}")))?;
+        let mut sum = || next_number(&mut fields, number, format_args!("the sum of {name}"));
+        match name {
+            // The sum of the lines below it.
+            "cpu" => {}
+            "ctxt" => events.context_switches = Some(sum()?),
+            // The sum comes first, then those of each interrupt.
+            "intr" => events.interrupts = Some(sum()?),
+            "processes" => events.forks = Some(sum()?),
+            _ => {
+                let Some(name) = name.strip_prefix("cpu") else {
+                    continue;
+                };
+                let mut ticks = [0; STATES.len()];
+                for (state, ticks) in STATES.iter().zip(&mut ticks) {
+                    let field = fields.next().and_then(|field| field.parse().ok());
+                    *ticks = field
+                        .ok_or_else(|| ParseError::new(number, format!("ticks in {state}")))?;
+                }
+                cores.push(Core {
+                    name: name.to_owned(),
+                    ticks,
+                });
+            }
         }
-        cores.push(Core {
-            name: name.to_owned(),
-            ticks,
-        });
     }
     if cores.is_empty() {
         return Err(ParseError::new(0, "a line for each core, such as cpu0"));
     }
-    Ok(cores)
+    Ok((cores, events))
 }
 
 /// Share of time that each core was busy between two readings; absent where no time passed.
@@ -172,6 +191,21 @@ impl Encode for CpuFacts {
                     ([("core", core.name.as_str()), ("state", *state)], seconds)
                 })
             }),
+        )?;
+        page.single_counter(
+            "esnode_cpu_context_switches",
+            "Times that a core went from one task to another, ctxt of /proc/stat",
+            self.events.context_switches,
+        )?;
+        page.single_counter(
+            "esnode_cpu_interrupts",
+            "Interrupts that were served, intr of /proc/stat",
+            self.events.interrupts,
+        )?;
+        page.single_counter(
+            "esnode_cpu_forks",
+            "Processes and threads that were started, processes of /proc/stat",
+            self.events.forks,
         )
     }
 }
@@ -181,17 +215,40 @@ mod tests {
     use super::*;
 
     const STAT: &str = "cpu  3 0 0 3 0 0 0 0 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n\
-        cpu12 11 12 13 14 15 16 17 18 0 0\nintr 1 2\nctxt 5\n";
+        cpu12 11 12 13 14 15 16 17 18 0 0\nintr 77 2 75\nctxt 5\nbtime 3\nprocesses 9\n";
 
     #[test]
     fn cores_without_the_sum() {
-        let cores = parse(STAT).expect("valid");
+        let (cores, _) = parse(STAT).expect("valid");
         assert_eq!(cores.len(), 2);
         assert_eq!((cores[1].name.as_str(), cores[1].ticks[7]), ("12", 18));
     }
 
     #[test]
+    fn events_of_all_cores() {
+        let (_, events) = parse(STAT).expect("valid");
+        let expected = Events {
+            context_switches: Some(5),
+            interrupts: Some(77),
+            forks: Some(9),
+        };
+        assert_eq!(events, expected);
+        let (_, events) = parse("cpu0 1 2 3 4 5 6 7 8\n").expect("valid");
+        assert_eq!(events, Events::default());
+    }
+
+    #[test]
     fn says_where_it_breaks() {
+        let first = "cpu0 1 2 3 4 5 6 7 8\n";
+        for (line, expected) in [
+            ("intr ", "intr"),
+            ("intr x 1", "intr"),
+            ("ctxt -1", "ctxt"),
+            ("processes 99999999999999999999", "processes"),
+        ] {
+            let error = ParseError::new(2, format!("the sum of {expected}"));
+            assert_eq!(parse(&format!("{first}{line}\n")), Err(error), "{line}");
+        }
         assert_eq!(
             parse("cpu 1\ncpu0 1 2\n"),
             Err(ParseError::new(2, "ticks in system"))

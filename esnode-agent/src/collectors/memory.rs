@@ -1,10 +1,13 @@
-//! Memory and swap, from `/proc/meminfo` (proc_meminfo(5)).
+//! Memory, swap and huge pages, from `/proc/meminfo` (proc_meminfo(5)).
 
-use super::parse_file;
+mod paging;
+
+use super::{parse_file, parse_optional};
 use crate::{
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
+use paging::{Paging, parse_vmstat};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -24,11 +27,20 @@ pub struct MemoryFacts {
     shared: Option<u64>,
     swap_total: Option<u64>,
     swap_free: Option<u64>,
+    /// Huge pages are numbers of pages of this size.
+    huge_page_size: Option<u64>,
+    huge_pages: Option<u64>,
+    huge_pages_free: Option<u64>,
+    huge_pages_reserved: Option<u64>,
+    paging: Paging,
 }
 
-/// Reads the file anew in each pass.
+/// Reads the files anew in each pass.
 pub struct MemoryCollector {
-    path: PathBuf,
+    meminfo: PathBuf,
+    vmstat: PathBuf,
+    /// What the last page said: the kernel counts a fault in one sum before it does in the other.
+    minor_faults: u64,
 }
 
 impl MemoryCollector {
@@ -36,16 +48,24 @@ impl MemoryCollector {
     #[must_use]
     pub fn new(procfs: &Path) -> Self {
         Self {
-            path: procfs.join("meminfo"),
+            meminfo: procfs.join("meminfo"),
+            vmstat: procfs.join("vmstat"),
+            minor_faults: 0,
         }
     }
 
     /// Samples once.
     ///
     /// # Errors
-    /// If the file can't be read or parsed.
+    /// If a file can't be read or parsed.
     pub fn sample(&mut self) -> Result<MemoryFacts, ReadError> {
-        parse_file(&self.path, parse)
+        let mut facts = parse_file(&self.meminfo, parse)?;
+        facts.paging = parse_optional(&self.vmstat, parse_vmstat)?.unwrap_or_default();
+        if let Some(faults) = &mut facts.paging.minor_faults {
+            self.minor_faults = self.minor_faults.max(*faults);
+            *faults = self.minor_faults;
+        }
+        Ok(facts)
     }
 }
 
@@ -67,8 +87,17 @@ fn parse(text: &str) -> Result<MemoryFacts, ParseError> {
             "Shmem" => &mut facts.shared,
             "SwapTotal" => &mut facts.swap_total,
             "SwapFree" => &mut facts.swap_free,
+            "Hugepagesize" => &mut facts.huge_page_size,
+            "HugePages_Total" => &mut facts.huge_pages,
+            "HugePages_Free" => &mut facts.huge_pages_free,
+            "HugePages_Rsvd" => &mut facts.huge_pages_reserved,
             _ => continue,
         };
+        if name.starts_with("HugePages_") {
+            let pages = rest.trim().parse().ok();
+            *slot = Some(pages.ok_or_else(|| ParseError::new(number, "a number of pages"))?);
+            continue;
+        }
         let kibibytes = rest
             .trim()
             .strip_suffix(" kB")
@@ -90,6 +119,11 @@ impl MemoryFacts {
 
     fn swap_used(&self) -> Option<u64> {
         Some(self.swap_total?.saturating_sub(self.swap_free?))
+    }
+
+    /// So many huge pages in bytes.
+    fn huge(&self, pages: Option<u64>) -> Option<u64> {
+        pages?.checked_mul(self.huge_page_size?)
     }
 }
 
@@ -161,11 +195,29 @@ impl Encode for MemoryFacts {
                 "Swap space not in use, SwapFree of /proc/meminfo",
                 self.swap_free,
             ),
+            (
+                "esnode_memory_huge_pages_total_bytes",
+                "Memory set aside as huge pages of the default size, HugePages_Total of \
+                 /proc/meminfo",
+                self.huge(self.huge_pages),
+            ),
+            (
+                "esnode_memory_huge_pages_free_bytes",
+                "Huge pages of the default size that are not in use, HugePages_Free of \
+                 /proc/meminfo",
+                self.huge(self.huge_pages_free),
+            ),
+            (
+                "esnode_memory_huge_pages_reserved_bytes",
+                "Free huge pages of the default size that are promised to someone, HugePages_Rsvd \
+                 of /proc/meminfo",
+                self.huge(self.huge_pages_reserved),
+            ),
         ];
         for (name, help, bytes) in families {
             page.single_gauge(name, help, bytes)?;
         }
-        Ok(())
+        self.paging.encode(page)
     }
 }
 
@@ -177,12 +229,15 @@ mod tests {
     fn lines_by_name_in_bytes() {
         let facts = parse(
             "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    400 kB\n\
-             HugePages_Total:       0\nSwapTotal:         8 kB\nSwapFree:          2 kB\n",
+             HugePages_Total:       3\nSwapTotal:         8 kB\nSwapFree:          2 kB\n\
+             Hugepagesize:       2048 kB\n",
         )
         .expect("valid");
         assert_eq!(facts.total, Some(1_024_000));
         assert_eq!(facts.used(), Some(600 * 1024));
         assert_eq!(facts.swap_used(), Some(6 * 1024));
+        assert_eq!(facts.huge(facts.huge_pages), Some(6 << 20));
+        assert_eq!(facts.huge(facts.huge_pages_free), None);
         assert_eq!(facts.slab, None);
     }
 
@@ -195,6 +250,10 @@ mod tests {
         assert_eq!(
             parse("MemTotal: 99999999999999999999 kB\n"),
             Err(ParseError::new(1, "a number of kB"))
+        );
+        assert_eq!(
+            parse("MemTotal: 5 kB\nHugePages_Free: 5 kB\n"),
+            Err(ParseError::new(2, "a number of pages"))
         );
         assert_eq!(parse(""), Err(ParseError::new(0, "a line MemTotal")));
     }

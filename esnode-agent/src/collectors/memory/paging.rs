@@ -1,0 +1,114 @@
+//! Pages that moved and were missed, from `/proc/vmstat` (proc_vmstat(5)).
+
+use crate::{
+    error::ParseError,
+    page::{Encode, Page},
+};
+use std::fmt;
+
+/// Counts since boot; one that this kernel does not keep is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Paging {
+    in_bytes: Option<u64>,
+    out_bytes: Option<u64>,
+    major_faults: Option<u64>,
+    /// All faults less the major ones.
+    pub(super) minor_faults: Option<u64>,
+    /// Linux 4.13.
+    oom_kills: Option<u64>,
+}
+
+pub(super) fn parse_vmstat(text: &str) -> Result<Paging, ParseError> {
+    let mut paging = Paging::default();
+    let mut faults = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let Some((name, value)) = line.split_once(' ') else {
+            continue;
+        };
+        // Despite their names, the kernel writes the first two in KiB.
+        let (slot, unit) = match name {
+            "pgpgin" => (&mut paging.in_bytes, 1024),
+            "pgpgout" => (&mut paging.out_bytes, 1024),
+            "pgfault" => (&mut faults, 1),
+            "pgmajfault" => (&mut paging.major_faults, 1),
+            "oom_kill" => (&mut paging.oom_kills, 1),
+            _ => continue,
+        };
+        let count: Option<u64> = value.trim_end().parse().ok();
+        let count = count.and_then(|count| count.checked_mul(unit));
+        *slot = Some(count.ok_or_else(|| ParseError::new(number, format!("a count of {name}")))?);
+    }
+    paging.minor_faults = faults
+        .zip(paging.major_faults)
+        .map(|(all, major): (u64, u64)| all.saturating_sub(major));
+    Ok(paging)
+}
+
+impl Encode for Paging {
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.single_counter(
+            "esnode_memory_page_in_bytes",
+            "Bytes that block devices were asked for, swap included, pgpgin of /proc/vmstat",
+            self.in_bytes,
+        )?;
+        page.single_counter(
+            "esnode_memory_page_out_bytes",
+            "Bytes that block devices were given, swap included, pgpgout of /proc/vmstat",
+            self.out_bytes,
+        )?;
+        let faults = [("major", self.major_faults), ("minor", self.minor_faults)];
+        page.counter(
+            "esnode_memory_page_faults",
+            "Page faults that had to wait for a device (major) and that had not (minor), \
+             pgmajfault and pgfault of /proc/vmstat",
+            faults
+                .into_iter()
+                .filter_map(|(kind, count)| Some(([("kind", kind)], count?))),
+        )?;
+        page.single_counter(
+            "esnode_memory_oom_kills",
+            "Processes killed for want of memory, of the node or of their control group, oom_kill \
+             of /proc/vmstat",
+            self.oom_kills,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_by_name() {
+        let text = "nr_free_pages 7\npgpgin 3\npgpgout 4\npgfault 100\npgmajfault 30\noom_kill 2\n";
+        let expected = Paging {
+            in_bytes: Some(3072),
+            out_bytes: Some(4096),
+            major_faults: Some(30),
+            minor_faults: Some(70),
+            oom_kills: Some(2),
+        };
+        assert_eq!(parse_vmstat(text), Ok(expected));
+        assert_eq!(parse_vmstat(""), Ok(Paging::default()));
+        let faults = parse_vmstat("pgfault 100\n").expect("valid");
+        assert_eq!(faults.minor_faults, None);
+    }
+
+    #[test]
+    fn says_where_it_breaks() {
+        for (line, name) in [
+            ("pgpgin much", "pgpgin"),
+            ("pgpgout 18014398509481984", "pgpgout"),
+            ("pgfault -1", "pgfault"),
+            ("pgmajfault 1 2", "pgmajfault"),
+            ("oom_kill ", "oom_kill"),
+        ] {
+            let error = ParseError::new(2, format!("a count of {name}"));
+            assert_eq!(
+                parse_vmstat(&format!("a 1\n{line}\n")),
+                Err(error),
+                "{line}"
+            );
+        }
+    }
+}
