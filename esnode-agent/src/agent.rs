@@ -4,8 +4,14 @@ use crate::{
     bpf::{self, Bpf, BpfError, sys},
     cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
-        Collector, CollectorName, cpu::CpuCollector, disk::DiskCollector, load::LoadCollector,
-        memory::MemoryCollector, network::NetworkCollector, pressure::PressureCollector,
+        Collector, CollectorName,
+        cpu::CpuCollector,
+        disk::DiskCollector,
+        load::LoadCollector,
+        memory::MemoryCollector,
+        network::NetworkCollector,
+        node::{self, NodeCollector},
+        pressure::PressureCollector,
     },
     error::read_file,
     gpu::{
@@ -24,7 +30,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result};
-use std::{fs, net::TcpListener, path::Path};
+use std::{fs, net::TcpListener, path::Path, time::Duration};
 use tracing::{info, warn};
 
 /// Binds every address, before anything is loaded: a port that is taken ends the start.
@@ -167,6 +173,11 @@ pub fn collectors(
                 let collector = NetworkCollector::new(procfs, &sources.sysfs, interfaces);
                 Collector::Network(collector)
             }
+            CollectorName::Node => {
+                let system = rustix::system::uname();
+                let machine = system.machine().to_string_lossy().into_owned();
+                Collector::Node(NodeCollector::new(procfs, machine))
+            }
             CollectorName::Gpu => {
                 // Threads were started for it where it is enabled, and it is there once.
                 let Some(gpus) = gpus.take() else { continue };
@@ -236,6 +247,6 @@ fn processes(
 /// Boot time of the kernel, from `btime` of `/proc/stat`.
 fn boot_time_seconds(procfs: &Path) -> Option<f64> {
     let stat = read_file(&procfs.join("stat")).ok()?;
-    stat.lines()
-        .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+    let seconds = node::parse_boot_time(&stat).ok()??;
+    Some(Duration::from_secs(seconds).as_secs_f64())
 }

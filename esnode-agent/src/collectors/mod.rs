@@ -7,6 +7,7 @@ pub mod filter;
 pub mod load;
 pub mod memory;
 pub mod network;
+pub mod node;
 pub mod pressure;
 
 use crate::{
@@ -40,6 +41,8 @@ pub enum CollectorName {
     Disk,
     /// Network interfaces, TCP and UDP.
     Network,
+    /// Names, boot time and clock of the node.
+    Node,
     /// GPUs, and what processes use of them.
     Gpu,
     /// Processes and groups: CPU, memory, disk and network.
@@ -55,6 +58,7 @@ impl fmt::Display for CollectorName {
             Self::Pressure => "pressure",
             Self::Disk => "disk",
             Self::Network => "network",
+            Self::Node => "node",
             Self::Gpu => "gpu",
             Self::Process => "process",
         })
@@ -92,6 +96,8 @@ pub enum Collector {
     Disk(disk::DiskCollector),
     /// See [`network`].
     Network(network::NetworkCollector),
+    /// See [`node`].
+    Node(node::NodeCollector),
     /// See [`crate::gpu`].
     Gpu(GpuCollector),
     /// See [`crate::process`].
@@ -133,6 +139,7 @@ impl Collector {
             Self::Pressure(_) => CollectorName::Pressure,
             Self::Disk(_) => CollectorName::Disk,
             Self::Network(_) => CollectorName::Network,
+            Self::Node(_) => CollectorName::Node,
             Self::Gpu(_) => CollectorName::Gpu,
             Self::Process(_) => CollectorName::Process,
         }
@@ -146,6 +153,7 @@ impl Collector {
             Self::Pressure(collector) => boxed(collector.sample()),
             Self::Disk(collector) => boxed(collector.sample()),
             Self::Network(collector) => boxed(collector.sample()),
+            Self::Node(collector) => boxed(collector.sample()),
             Self::Gpu(collector) => match collector.standing() {
                 Standing::Off(reason) => Err(CollectError::Off(reason)),
                 Standing::Opening | Standing::Up | Standing::Down(_) => {
