@@ -17,6 +17,7 @@ mod ladder;
 mod latency;
 mod lifecycle;
 mod network;
+mod node;
 mod page;
 mod readers;
 mod rungs;
@@ -123,6 +124,7 @@ fn main() -> Result<ExitCode> {
         disk::cases(),
         server::cases(),
         page::cases(),
+        node::cases(),
         readers::cases(),
         cli::cases(),
         fallback::cases(),
