@@ -44,6 +44,9 @@ pub(super) enum OpenError {
         /// Which are wanted.
         wanted: String,
     },
+    /// A defect of the library or of its wrapper.
+    #[error("opening NVML panicked: please report the lines above this in the log")]
+    Panicked,
     /// The system refuses a thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),

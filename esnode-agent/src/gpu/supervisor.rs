@@ -14,7 +14,10 @@ use super::{
     watch::Watch,
     worker::{self, Job},
 };
-use crate::privileges::{self, Needs};
+use crate::{
+    bpf::sys::release_free_memory,
+    privileges::{self, Needs},
+};
 use std::{
     collections::HashSet,
     io,
@@ -171,7 +174,10 @@ impl Supervisor {
     }
 
     fn open(&self) -> Result<(Arc<Epoch>, u32), OpenError> {
-        let nvml = library::open(self.options.library.as_deref())?;
+        // It takes a deep stack, which goes with the thread.
+        let library = self.options.library.clone();
+        let opening = thread::Builder::new().spawn(move || library::open(library.as_deref()))?;
+        let nvml = opening.join().unwrap_or(Err(OpenError::Panicked))?;
         if self.options.filter == Filter::None {
             let present = nvml.device_count().unwrap_or(0);
             let wanted = self.options.filter.to_string();
@@ -487,5 +493,7 @@ impl Supervisor {
             self.told_down = false;
         }
         self.board.settle();
+        // What opening took is not needed again.
+        release_free_memory();
     }
 }
