@@ -24,6 +24,15 @@ pub(super) struct Lost {
     pub error: NvmlError,
 }
 
+impl From<NvmlError> for Lost {
+    fn from(error: NvmlError) -> Self {
+        Self {
+            driver: meaning(&error) == Meaning::DriverLost,
+            error,
+        }
+    }
+}
+
 /// What the log was told of devices (by UUID) not to support: also a library that is opened again
 /// tells it once.
 #[derive(Clone, Debug, Default)]
@@ -147,10 +156,7 @@ impl Asker {
                     unreadable.push((family, error.to_string()));
                 }
             }
-            Meaning::DeviceLost | Meaning::DriverLost => {
-                let driver = meaning(&error) == Meaning::DriverLost;
-                return Err(Lost { driver, error });
-            }
+            Meaning::DeviceLost | Meaning::DriverLost => return Err(error.into()),
         }
         Ok(None)
     }

@@ -188,6 +188,19 @@ impl People {
     }
 }
 
+/// Nobody yet, by the proc of this machine.
+#[cfg(test)]
+pub(super) fn people() -> People {
+    use crate::process::procfs::Units;
+
+    let root = Path::new("/proc");
+    People::new(
+        root,
+        Procfs::new(root, Units::of_this_kernel()),
+        Files::default(),
+    )
+}
+
 /// Whether a proc is that of the host's PID namespace: its kernel threads are nowhere else.
 #[must_use]
 pub(super) fn is_host(root: &Path) -> bool {
@@ -210,17 +223,7 @@ fn read_name(comm: &File) -> io::Result<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::procfs::Units;
     use std::process::{Child, Command};
-
-    fn people() -> People {
-        let root = Path::new("/proc");
-        People::new(
-            root,
-            Procfs::new(root, Units::of_this_kernel()),
-            Files::default(),
-        )
-    }
 
     fn sleeper() -> Child {
         let spawned = Command::new("sleep").arg("60").spawn();

@@ -261,12 +261,14 @@ impl Supervisor {
         end
     }
 
-    /// Starts the thread that waits for events, unless one of an epoch before still hangs.
+    /// Starts the thread that waits for events if there is none yet, unless one of an epoch before
+    /// still hangs.
     fn start_events(&mut self, watch: &mut Watch) {
+        if watch.inbox.is_none() {
+            return;
+        }
         if self.events.as_ref().is_some_and(|it| !it.is_finished()) {
-            self.tell(
-                "XIDs are not known: the driver does not let go of who waits for them".into(),
-            );
+            self.tell("XIDs are not known: the driver does not let go of who waits for them");
             return;
         }
         let Some(devices) = watch.inbox.take() else {
@@ -278,7 +280,7 @@ impl Supervisor {
             events::run(&epoch, &board, &devices, &told);
         }) {
             Ok(thread) => self.events = Some(thread),
-            Err(error) => self.tell(format!(
+            Err(error) => self.tell(&format!(
                 "XIDs are not known: cannot start a thread: {error}"
             )),
         }
@@ -318,7 +320,7 @@ impl Supervisor {
                 thread,
             }),
             Err(error) => {
-                self.tell(format!(
+                self.tell(&format!(
                     "GPUs are not sampled: cannot start a thread: {error}"
                 ));
                 for index in devices {
@@ -405,9 +407,7 @@ impl Supervisor {
                     }
                     // A library is closed once nobody is in it any more.
                     self.workers.retain(|worker| !worker.thread.is_finished());
-                    if watch.inbox.is_some() {
-                        self.start_events(watch);
-                    }
+                    self.start_events(watch);
                     if !watch.hanging.is_empty() {
                         let devices = std::mem::take(&mut watch.hanging);
                         self.start(devices, watch);
@@ -437,10 +437,9 @@ impl Supervisor {
         }
     }
 
-    fn tell(&mut self, news: String) {
-        if !self.told.contains(&news) {
+    fn tell(&mut self, news: &str) {
+        if self.told.insert(news.to_owned()) {
             warn!("{news}");
-            self.told.insert(news);
         }
     }
 
@@ -449,7 +448,7 @@ impl Supervisor {
         for index in 0..watch.present {
             let seconds = FIRST_SAMPLES.as_secs();
             if !watch.settled.contains(&index) && !watch.hanging.contains(&index) {
-                self.tell(format!(
+                self.tell(&format!(
                     "GPU {index} hangs: no answer for {seconds} s since NVML was opened"
                 ));
             }
@@ -464,6 +463,7 @@ impl Supervisor {
         for missing in self.options.filter.missing(&watch.found) {
             warn!("--gpu-devices {missing}: there is no such GPU");
         }
+        let missing = self.board.missing(&watch.found);
         if watch.refused == watch.present {
             let error = OpenError::NotSelected {
                 present: watch.present,
@@ -471,11 +471,10 @@ impl Supervisor {
             };
             info!("GPU collector disabled: {error}");
             self.board.closed(Standing::Off(error.to_string()));
-        } else if self.board.missing(&watch.found) > watch.lost.len() + watch.hanging.len() {
+        } else if missing > watch.lost.len() + watch.hanging.len() {
             // The driver does not count some that it had before.
             watch.is_short = true;
-            let missing = self.board.missing(&watch.found);
-            self.tell(format!(
+            self.tell(&format!(
                 "{missing} of the GPUs that were there are not found any more"
             ));
             let again = Instant::now() + self.pause_after_loss();

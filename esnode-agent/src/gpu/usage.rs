@@ -204,9 +204,8 @@ pub(super) fn newest(samples: &[ProcessSample], after: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::people::Files;
-    use crate::process::procfs::{Procfs, Units};
-    use std::{path::Path, process};
+    use crate::gpu::people::people;
+    use std::process;
 
     fn sample(pid: u32, sm: u32) -> ProcessSample {
         ProcessSample {
@@ -223,15 +222,6 @@ mod tests {
             interval: Duration::from_millis(100),
             period: Period::default(),
         }
-    }
-
-    fn people() -> People {
-        let root = Path::new("/proc");
-        People::new(
-            root,
-            Procfs::new(root, Units::of_this_kernel()),
-            Files::default(),
-        )
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "whole percents")]

@@ -7,7 +7,6 @@ use super::{
     epoch::{Epoch, News, Report},
     facts::{GpuProcess, ProcessUtilization},
     filter::Filter,
-    library::{Meaning, meaning},
     people::{Files, People},
     usage::{self, Interval, Period, SETTLED, Samples},
 };
@@ -19,6 +18,7 @@ use crate::process::{
 use nvml_wrapper::error::NvmlError;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
+    collections::hash_map::Entry,
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{Arc, mpsc::Sender},
@@ -68,7 +68,7 @@ pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
             // A defect is as good as a lost device: what is kept of it is thrown away.
             let sample = || sample(job, index, &mut eyes, epoch, board);
             let sampled = panic::catch_unwind(AssertUnwindSafe(sample));
-            let sampled = sampled.unwrap_or(Err(lost(NvmlError::Unknown)));
+            let sampled = sampled.unwrap_or(Err(NvmlError::Unknown.into()));
             if epoch.has_ended() {
                 return;
             }
@@ -109,13 +109,6 @@ pub(super) fn run(job: &Job, shift: usize, epoch: &Epoch, board: &Board) {
     }
 }
 
-fn lost(error: NvmlError) -> Lost {
-    Lost {
-        driver: meaning(&error) == Meaning::DriverLost,
-        error,
-    }
-}
-
 /// Samples one device, once; the first time it is looked up. Says whether it is wanted at all.
 fn sample<'nvml>(
     job: &Job,
@@ -124,15 +117,12 @@ fn sample<'nvml>(
     epoch: &'nvml Epoch,
     board: &Board,
 ) -> Result<bool, Lost> {
-    let first = !eyes.contains_key(&index);
-    if first {
-        let Some(eye) = find(job, index, epoch, board)? else {
-            return Ok(false);
-        };
-        eyes.insert(index, eye);
-    }
-    let Some(eye) = eyes.get_mut(&index) else {
-        return Ok(false);
+    let (eye, first) = match eyes.entry(index) {
+        Entry::Occupied(known) => (known.into_mut(), false),
+        Entry::Vacant(place) => match find(job, index, epoch, board)? {
+            Some(eye) => (place.insert(eye), true),
+            None => return Ok(false),
+        },
     };
     let sample = eye.look();
     if epoch.has_ended() {
@@ -158,8 +148,8 @@ fn find<'nvml>(
     epoch: &'nvml Epoch,
     board: &Board,
 ) -> Result<Option<Eye<'nvml>>, Lost> {
-    let device = epoch.nvml.device_by_index(index).map_err(lost)?;
-    let identity = Arc::new(GpuDevice::identity(&device, index).map_err(lost)?);
+    let device = epoch.nvml.device_by_index(index)?;
+    let identity = Arc::new(GpuDevice::identity(&device, index)?);
     let uuid = identity.uuid.clone();
     let mig = mig_uuids(&device);
     let wanted = job.filter.takes(job.present, index, &uuid, &mig);
@@ -286,7 +276,7 @@ impl Eye<'_> {
         let mig = self.device.mig(listed.as_deref())?;
         if self.device.end_pass() == 0 {
             // It answers, but to nothing: as good as lost.
-            return Err(lost(NvmlError::GpuLost));
+            return Err(NvmlError::GpuLost.into());
         }
         Ok(Sample {
             at,

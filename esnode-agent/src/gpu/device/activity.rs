@@ -1,10 +1,15 @@
 //! What the chip samples of itself, from Hopper on (GPU performance monitoring).
 
-use super::GpuDevice;
-use crate::gpu::{ask::Lost, facts::Activity};
-use nvml_wrapper::{
-    GpmSample, Nvml, enums::gpm::GpmMetricId, error::NvmlError, gpm::gpm_metrics_get,
+use crate::gpu::{
+    ask::{Asker, Lost},
+    facts::Activity,
 };
+use nvml_wrapper::{
+    Device, GpmSample, Nvml, enums::gpm::GpmMetricId, error::NvmlError, gpm::gpm_metrics_get,
+};
+
+/// How it is asked for.
+pub(super) const FAMILY: &str = "activity";
 
 /// Metrics of GPU performance monitoring, in the order of [`activity`].
 const ACTIVITY: [GpmMetricId; 9] = [
@@ -19,29 +24,32 @@ const ACTIVITY: [GpmMetricId; 9] = [
     GpmMetricId::GraphicsUtil,
 ];
 
-impl GpuDevice<'_> {
-    /// What the chip has sampled since the last call.
-    pub(super) fn activity(&mut self) -> Result<Activity, Lost> {
-        const FAMILY: &str = "activity";
-        let (device, asker) = (&self.device, &mut self.asker);
-        let sample = asker.ask(FAMILY, || match device.gpm_support() {
-            Ok(false) => Err(NvmlError::NotSupported),
-            // Under MIG there are samples of instances only.
-            Ok(true) => device.gpm_sample(),
-            Err(error) => Err(error),
-        })?;
-        let before = std::mem::replace(&mut self.gpm, sample);
-        match (&before, &self.gpm) {
-            (Some(before), Some(now)) => {
-                let activity = || activity(device.nvml(), before, now);
-                Ok(asker.ask(FAMILY, activity)?.unwrap_or_default())
-            }
-            _ => Ok(Activity::default()),
+/// What the chip has sampled of a device, or of a part of it, since the sample that is `kept`. That
+/// one makes room for what `take` gives.
+pub(super) fn since<'nvml>(
+    device: &Device<'nvml>,
+    asker: &mut Asker,
+    kept: &mut Option<GpmSample<'nvml>>,
+    take: impl FnOnce() -> Result<GpmSample<'nvml>, NvmlError>,
+) -> Result<Activity, Lost> {
+    // Who gave a sample before is able to.
+    let able = kept.is_some();
+    let sample = asker.ask(FAMILY, || {
+        if able || device.gpm_support()? {
+            take()
+        } else {
+            Err(NvmlError::NotSupported)
         }
-    }
+    })?;
+    let before = std::mem::replace(kept, sample);
+    let (Some(before), Some(now)) = (&before, &*kept) else {
+        return Ok(Activity::default());
+    };
+    let measured = asker.ask(FAMILY, || activity(device.nvml(), before, now))?;
+    Ok(measured.unwrap_or_default())
 }
 
-pub(super) fn activity(
+fn activity(
     nvml: &Nvml,
     before: &GpmSample<'_>,
     now: &GpmSample<'_>,

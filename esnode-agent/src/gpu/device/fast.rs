@@ -1,7 +1,7 @@
 //! What is read in every interval.
 
 use super::{
-    CounterName, CounterReadings, GpuDevice,
+    CounterName, CounterReadings, GpuDevice, activity,
     counters::{COUNTER_FIELDS, nvlink_fields},
     memory,
 };
@@ -77,7 +77,10 @@ impl GpuDevice<'_> {
             performance_state: state.map(|state| state.as_c()).filter(|state| *state < 16),
             throttle_reasons: throttle
                 .map_or_else(Vec::new, |active| reasons(self.throttle_reasons, active)),
-            activity: self.activity()?,
+            // Under MIG there are samples of instances only.
+            activity: activity::since(&self.device, &mut self.asker, &mut self.gpm, || {
+                self.device.gpm_sample()
+            })?,
         };
         Ok((fast, counters))
     }

@@ -1,6 +1,6 @@
 //! The parts that MIG cuts a device into.
 
-use super::{GpuDevice, Listed, activity::activity, memory};
+use super::{GpuDevice, Listed, activity, memory};
 use crate::gpu::{
     ask::{Asker, Lost},
     facts::{Identity, MigDevice},
@@ -69,19 +69,8 @@ impl GpuDevice<'_> {
         for mig in &mut self.mig {
             let asker = &mut mig.asker;
             let instance = mig.facts.gpu_instance;
-            let sample = asker.ask("activity", || match self.device.gpm_support() {
-                Ok(true) => self.device.gpm_mig_sample(instance),
-                Ok(false) => Err(NvmlError::NotSupported),
-                Err(error) => Err(error),
-            })?;
-            let before = std::mem::replace(&mut mig.gpm, sample);
-            let measured = match (&before, &mig.gpm) {
-                (Some(before), Some(now)) => {
-                    let nvml = self.device.nvml();
-                    asker.ask("activity", || activity(nvml, before, now))?
-                }
-                _ => None,
-            };
+            let take = || self.device.gpm_mig_sample(instance);
+            let activity = activity::since(&self.device, asker, &mut mig.gpm, take)?;
             let count = processes.map(|processes| {
                 let here = |process: &&Listed| process.gpu_instance == Some(instance);
                 processes.iter().filter(here).count() as u64
@@ -93,7 +82,7 @@ impl GpuDevice<'_> {
             facts.push(MigDevice {
                 memory,
                 processes: count,
-                activity: measured.unwrap_or_default(),
+                activity,
                 ..mig.facts.clone()
             });
         }

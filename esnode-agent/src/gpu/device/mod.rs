@@ -185,7 +185,7 @@ impl<'nvml> GpuDevice<'nvml> {
     /// Whether the chip samples itself.
     #[must_use]
     pub(super) fn samples_activity(&self) -> bool {
-        self.asker.asks_for("activity")
+        self.asker.asks_for(activity::FAMILY)
     }
 
     /// Whether it is cut into MIG devices.
