@@ -5,6 +5,7 @@ use crate::{
     collectors::{CollectorName, disk, filter::DeviceFilter, network},
     gpu::{Intervals, filter::Wanted},
     ladder::Rung,
+    page::Names,
     version,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
@@ -352,6 +353,10 @@ pub struct PageOptions {
     /// Show GPUs by the names of dcgm-exporter as well, for dashboards and alerts made for it
     #[arg(long, env = "ESNODE_DCGM_NAMES", value_parser = FalseyValueParser::new())]
     pub dcgm_names: bool,
+
+    /// Show the node by the names of node_exporter as well, for dashboards and alerts made for it
+    #[arg(long, env = "ESNODE_NODE_EXPORTER_NAMES", value_parser = FalseyValueParser::new())]
+    pub node_exporter_names: bool,
 }
 
 impl Default for PageOptions {
@@ -361,11 +366,22 @@ impl Default for PageOptions {
             group_limit: 256,
             select: Vec::new(),
             dcgm_names: false,
+            node_exporter_names: false,
         }
     }
 }
 
 impl PageOptions {
+    /// By which names facts are written.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        if self.node_exporter_names {
+            Names::AndNodeExporter
+        } else {
+            Names::Own
+        }
+    }
+
     /// All patterns of `--select`.
     ///
     /// # Errors

@@ -107,8 +107,8 @@ fn serve(options: &AgentOptions) -> Result<ExitCode> {
     let below = (bpf, fallback, gpus);
     let collectors = agent::collectors(sources, page, below, &standings)?;
     agent::log_collectors(sources, &collectors);
-    let (sampler, thread) =
-        Sampler::start(collectors, started).context("cannot start the sampler thread")?;
+    let (sampler, thread) = Sampler::start(collectors, page.names(), started)
+        .context("cannot start the sampler thread")?;
     runtime.block_on(answer(listeners, sampler, bpf_log, signals))?;
     thread.join(PATIENCE);
     info!("Stopped");

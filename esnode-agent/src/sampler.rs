@@ -3,7 +3,7 @@
 
 use crate::{
     collectors::{CollectError, Collector, CollectorName, Health, Sample},
-    page::{self, AgentFacts, Facts, ScrapeCounts},
+    page::{self, AgentFacts, Facts, Names, ScrapeCounts},
 };
 use bytes::Bytes;
 use std::{
@@ -42,12 +42,14 @@ impl Sampler {
     /// If the system refuses a thread.
     pub fn start(
         collectors: Vec<Collector>,
+        names: Names,
         started: SystemTime,
     ) -> io::Result<(Self, SamplerThread)> {
         let (requests, waiting) = mpsc::channel();
         let scrapes = Arc::new(ScrapeCounts::default());
         let run = Run {
             collectors,
+            names,
             scrapes: Arc::clone(&scrapes),
             started,
             passes: 0,
@@ -120,6 +122,7 @@ impl SamplerThread {
 
 struct Run {
     collectors: Vec<Collector>,
+    names: Names,
     scrapes: Arc<ScrapeCounts>,
     started: SystemTime,
     passes: u64,
@@ -155,7 +158,7 @@ impl Run {
             .collect();
         facts.push(Box::new(health));
         facts.push(Box::new(agent));
-        match page::render(facts, self.page_bytes) {
+        match page::render(facts, self.names, self.page_bytes) {
             Ok(page) => {
                 // Growing while it is written would take twice as much memory.
                 self.page_bytes = page.len() + 4096;
@@ -171,27 +174,31 @@ impl Run {
     /// Logs when a collector begins or ceases to fail, not at every scrape.
     fn log_change(&mut self, sample: &Sample) {
         let collector = sample.collector;
-        match &sample.facts {
-            Ok(_) => {
+        let complaint = sample.complaint.clone();
+        match (&sample.facts, complaint) {
+            // The thread of GPUs told it when it found out.
+            (Ok(_), Some(_)) | (Err(CollectError::Off(_)), _)
+                if collector == CollectorName::Gpu => {}
+            (Ok(_), Some(complaint)) => self.log_failure(collector, complaint),
+            (Ok(_), None) => {
                 if self.failing.remove(&collector).is_some() {
                     info!(%collector, "collector works again");
                 }
             }
-            // The thread of GPUs told it when it found out.
-            Err(CollectError::Off(_)) if collector == CollectorName::Gpu => {}
-            Err(CollectError::Off(reason)) => {
+            (Err(CollectError::Off(reason)), _) => {
                 if self.failing.get(&collector) != Some(reason) {
                     info!(%collector, reason, "collector has nothing to read");
                     self.failing.insert(collector, reason.clone());
                 }
             }
-            Err(error) => {
-                let error = error.to_string();
-                if self.failing.get(&collector) != Some(&error) {
-                    warn!(%collector, error, "collector failed");
-                    self.failing.insert(collector, error);
-                }
-            }
+            (Err(error), _) => self.log_failure(collector, error.to_string()),
+        }
+    }
+
+    fn log_failure(&mut self, collector: CollectorName, error: String) {
+        if self.failing.get(&collector) != Some(&error) {
+            warn!(%collector, error, "collector failed");
+            self.failing.insert(collector, error);
         }
     }
 }

@@ -4,11 +4,14 @@
 pub mod cpu;
 pub mod disk;
 pub mod filter;
+#[cfg(test)]
+mod fixture;
 pub mod load;
 pub mod memory;
 pub mod network;
 pub mod node;
 pub mod pressure;
+mod sysfs;
 
 use crate::{
     error::{ParseError, ReadError, read_file},

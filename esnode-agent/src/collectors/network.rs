@@ -112,23 +112,14 @@ impl Encode for NetworkFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page;
-    use std::fs;
+    use crate::collectors::fixture::{self, Host};
 
-    /// Writes files below a folder of its own; gives what the page says of that host.
-    fn samples(name: &str, files: &[(&str, &str)]) -> Result<Vec<String>, CollectError> {
-        let root = std::env::temp_dir().join(format!("esnode-{name}-{}", std::process::id()));
-        for (file, text) in files {
-            let path = root.join(file);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
-            fs::write(path, text).expect("file");
-        }
-        let (procfs, sysfs) = (root.join("proc"), root.join("sys"));
-        let outcome = NetworkCollector::new(&procfs, &sysfs, DeviceFilter::default()).sample();
-        fs::remove_dir_all(&root).expect("removed");
-        let page = page::render(vec![Box::new(outcome?)], 0).expect("written");
-        let samples = page.lines().filter(|line| !line.starts_with('#'));
-        Ok(samples.map(str::to_owned).collect())
+    /// What the page says of the network of a host with these files.
+    fn samples(files: &[(&str, &str)]) -> Result<Vec<String>, CollectError> {
+        let host = Host::new(files);
+        let filter = DeviceFilter::default();
+        let facts = NetworkCollector::new(&host.procfs(), &host.sysfs(), filter).sample()?;
+        Ok(fixture::samples(facts))
     }
 
     const HOST: &str = "head\nhead\n eth0: 10 0 0 0 0 0 0 0 20 0 0 0 0 0 0 0\n \
@@ -145,7 +136,7 @@ mod tests {
             ("sys/class/net/eth0/operstate", "up\n"),
             ("sys/class/net/eth0/speed", "1000\n"),
         ];
-        let seen = samples("host-network", &files).expect("valid");
+        let seen = samples(&files).expect("valid");
         let has = |line: &str| seen.iter().any(|it| it == line);
         assert!(has(r#"esnode_network_rx_bytes_total{iface="eth0"} 10"#));
         assert!(has(r#"esnode_network_tx_bytes_total{iface="docker0"} 40"#));
@@ -165,7 +156,7 @@ mod tests {
             ("sys/class/net/eth0/operstate", "up\n"),
             ("sys/class/net/eth0/speed", "1000\n"),
         ];
-        let seen = samples("own-network", &files).expect("valid");
+        let seen = samples(&files).expect("valid");
         let has = |line: &str| seen.iter().any(|it| it == line);
         assert!(has(r#"esnode_network_rx_bytes_total{iface="eth0"} 1"#));
         assert!(has(r#"esnode_network_up{iface="eth0"} 1"#));
@@ -179,7 +170,7 @@ mod tests {
             ("proc/1/net/dev", "a\nb\neth0: 1\n"),
             ("proc/net/dev", CONTAINER),
         ];
-        let error = samples("bad-network", &files).expect_err("malformed");
+        let error = samples(&files).expect_err("malformed");
         let expected = "proc/1/net/dev, line 3: expected packets received";
         assert!(error.to_string().ends_with(expected), "{error}");
     }

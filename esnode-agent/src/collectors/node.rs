@@ -157,7 +157,7 @@ impl Encode for NodeFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page;
+    use crate::collectors::fixture::samples;
     use std::time::Duration;
 
     #[test]
@@ -211,10 +211,8 @@ mod tests {
             boot_time: None,
             time: UNIX_EPOCH + Duration::from_millis(1500),
         };
-        let page = page::render(vec![Box::new(facts)], 0).expect("written");
-        let samples: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
-            samples,
+            samples(facts),
             [
                 r#"esnode_node_info{kernel="6.1.0",os="",machine="",hostname=""} 1"#,
                 "esnode_node_time_seconds 1.5",

@@ -119,7 +119,7 @@ impl Encode for PressureFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page;
+    use crate::collectors::fixture::samples;
 
     const MEMORY: &str = "some avg10=21.99 avg60=15.65 avg300=23.89 total=8725358577\n\
         full avg10=0.00 avg60=0.00 avg300=0.00 total=250000\n";
@@ -158,10 +158,8 @@ mod tests {
         let facts = PressureFacts {
             resources: resources.to_vec(),
         };
-        let page = page::render(vec![Box::new(facts)], 0).expect("written");
-        let samples: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
-            samples,
+            samples(facts),
             [
                 r#"esnode_pressure_waiting_seconds_total{resource="cpu"} 8725.358577"#,
                 r#"esnode_pressure_waiting_seconds_total{resource="memory"} 8725.358577"#,

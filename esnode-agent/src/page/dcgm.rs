@@ -14,10 +14,6 @@ use super::{
 };
 use crate::gpu::facts::{Fast, GpuFacts, Slow};
 use labels::Labels;
-use prometheus_client::{
-    encoding::{EncodeGaugeValue, EncodeLabelSet},
-    metrics::MetricType,
-};
 use std::fmt;
 
 /// A family: its name, its help, and its number.
@@ -177,24 +173,6 @@ pub fn encode(facts: &GpuFacts, hostname: &str, page: &mut Page<'_>) -> fmt::Res
             Some(((labels(&device.identity, None), error), code))
         }),
     )
-}
-
-impl Page<'_> {
-    /// Writes a family whose type has no name in OpenMetrics.
-    fn unknown<L: EncodeLabelSet, V: EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (L, V)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            MetricType::Unknown,
-            samples,
-            |mut metric, value| metric.encode_gauge(&value),
-        )
-    }
 }
 
 /// Leaves memory and activity of a GPU that MIG has cut to its instances.

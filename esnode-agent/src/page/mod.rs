@@ -66,6 +66,26 @@ impl Page<'_> {
         )
     }
 
+    /// Writes a family whose type has no name in OpenMetrics, such as a counter that does not end
+    /// in `_total`.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    pub fn unknown<L: EncodeLabelSet, V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, V)>,
+    ) -> fmt::Result {
+        self.family(
+            name,
+            help,
+            MetricType::Unknown,
+            samples,
+            |mut metric, value| metric.encode_gauge(&value),
+        )
+    }
+
     /// Writes a histogram.
     fn histogram<L: EncodeLabelSet>(
         &mut self,
@@ -162,13 +182,32 @@ pub trait Encode {
     /// # Errors
     /// Only those of the formatter.
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result;
+
+    /// Writes the families that node_exporter has of these facts, by its names, labels and units.
+    /// No I/O.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    fn encode_node_exporter(&self, _page: &mut Page<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// By which names facts are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// Those of this agent.
+    #[default]
+    Own,
+    /// Those of node_exporter as well.
+    AndNodeExporter,
 }
 
 /// Facts on their way to the page.
 pub type Facts = Box<dyn Encode + Send>;
 
 /// Lets the registry of prometheus-client, made for one page, call the facts.
-struct Once(Mutex<Vec<Facts>>);
+struct Once(Mutex<Vec<Facts>>, Names);
 
 impl fmt::Debug for Once {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,7 +219,15 @@ impl Collector for Once {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let facts = self.0.lock().map_err(|_| fmt::Error)?;
         let mut page = Page(encoder);
-        facts.iter().try_for_each(|facts| facts.encode(&mut page))
+        for facts in facts.iter() {
+            facts.encode(&mut page)?;
+        }
+        if self.1 == Names::AndNodeExporter {
+            for facts in facts.iter() {
+                facts.encode_node_exporter(&mut page)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -188,9 +235,9 @@ impl Collector for Once {
 ///
 /// # Errors
 /// Only those of the formatter.
-pub fn render(facts: Vec<Facts>, bytes: usize) -> Result<String, fmt::Error> {
+pub fn render(facts: Vec<Facts>, names: Names, bytes: usize) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Once(Mutex::new(facts))));
+    registry.register_collector(Box::new(Once(Mutex::new(facts), names)));
     let mut page = String::with_capacity(bytes);
     prometheus_client::encoding::text::encode(&mut page, &registry)?;
     Ok(page)

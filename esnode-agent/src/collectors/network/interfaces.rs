@@ -1,11 +1,11 @@
 //! Interfaces, from `/proc/net/dev` and `/sys/class/net/`.
 
 use crate::{
-    collectors::next_number,
+    collectors::{next_number, sysfs::attribute},
     error::{ParseError, ReadError},
     page::Page,
 };
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 /// Families by the columns of `/proc/net/dev`: four of what was received and, after four more that
 /// are not shown, four of what was sent.
@@ -137,17 +137,6 @@ impl Interface {
         }
         Ok(())
     }
-}
-
-/// An attribute, unless the kernel refuses it, as it does for interfaces that do not have it.
-fn attribute<T>(
-    path: &Path,
-    parse: impl FnOnce(&str) -> Result<T, ParseError>,
-) -> Result<Option<T>, ReadError> {
-    fs::read_to_string(path)
-        .ok()
-        .map(|text| parse(&text).map_err(|error| error.at(path)))
-        .transpose()
 }
 
 pub(super) fn encode(interfaces: &[Interface], page: &mut Page<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@ use crate::{
         Activity, Counters, DeviceFacts, Driver, Energy, Fast, GpuFacts, GpuProcess, Identity,
         Limits, Memory, MigDevice, ProcessUtilization, Slow, Xid,
     },
-    page::{self, Encode, Page},
+    page::{self, Encode, Names, Page},
     process::Key,
 };
 use esnode_ebpf::Name;
@@ -25,7 +25,7 @@ pub(in crate::page) fn written(
             (self.0)(page)
         }
     }
-    page::render(vec![Box::new(By(write))], 4096).unwrap()
+    page::render(vec![Box::new(By(write))], Names::Own, 4096).unwrap()
 }
 
 /// Asserts that the page has these lines.
