@@ -161,7 +161,11 @@ pub fn collectors(
     let mut collectors = Vec::new();
     for name in sources.enabled() {
         collectors.push(match name {
-            CollectorName::Cpu => Collector::Cpu(CpuCollector::new(procfs, units.ticks_per_second)),
+            CollectorName::Cpu => {
+                let ticks = units.ticks_per_second;
+                let collector = CpuCollector::new(procfs, ticks, sources.node_interval);
+                Collector::Cpu(collector.context("cannot start the thread for CPU usage")?)
+            }
             CollectorName::Load => Collector::Load(LoadCollector::new(procfs)),
             CollectorName::Memory => Collector::Memory(MemoryCollector::new(procfs)),
             CollectorName::Pressure => Collector::Pressure(PressureCollector::new(procfs)),

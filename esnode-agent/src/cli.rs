@@ -148,6 +148,12 @@ pub struct Sources {
     )]
     pub disable_collector: Vec<CollectorName>,
 
+    /// Read the usage of CPUs, and power meters, this often, whether anyone scrapes or not: 100ms
+    /// to 1m
+    #[arg(long, env = "ESNODE_NODE_INTERVAL", value_name = "DURATION", default_value = "5s",
+        value_parser = node_interval)]
+    pub node_interval: Duration,
+
     /// Entries of the BPF map of threads: those that use the network, those that exec'ed, and
     /// those that end. Memory is used as entries are; beyond, traffic is unattributed
     #[arg(long, env = "ESNODE_BPF_THREADS", value_name = "N", default_value_t = 65_536,
@@ -503,6 +509,10 @@ fn gpu_interval(text: &str) -> Result<Duration, String> {
 
 fn gpu_slow_interval(text: &str) -> Result<Duration, String> {
     interval(text, "1h")
+}
+
+fn node_interval(text: &str) -> Result<Duration, String> {
+    interval(text, "1m")
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -1,15 +1,18 @@
 //! CPU time and usage by core, and what the scheduler did, from `/proc/stat` (proc_stat(5)).
 
-use super::{next_number, parse_file};
+mod usage;
+
+use super::{next_number, parse_file, ticker::Ticking};
 use crate::{
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use usage::Usage;
 
 /// States of a core, as `/proc/stat` lists them. Guest time is part of `user` and `nice`.
 const STATES: [&str; 8] = [
@@ -17,9 +20,6 @@ const STATES: [&str; 8] = [
 ];
 const IDLE: usize = 3;
 const IOWAIT: usize = 4;
-
-/// Usage is averaged over at least this long, however often the page is read.
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// Time that one core spent in each state since boot, in clock ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,29 +45,26 @@ pub struct CpuFacts {
     ticks_per_second: u64,
 }
 
-/// Keeps earlier readings for usage.
+/// Reads the file anew in each pass, and once in the agent's own interval.
 pub struct CpuCollector {
     path: PathBuf,
     ticks_per_second: u64,
-    /// Two readings at least [`WINDOW`] apart: usage counts from the newest that is old enough.
-    base: Option<(Instant, Vec<Core>)>,
-    next: Option<(Instant, Vec<Core>)>,
+    usage: Ticking<Usage>,
 }
 
 impl CpuCollector {
-    /// Reads below `procfs`; takes a first reading, so that the first page has usage.
-    #[must_use]
-    pub fn new(procfs: &Path, ticks_per_second: u64) -> Self {
+    /// Reads below `procfs`, for usage every `interval`; takes a first reading, so that the first
+    /// page has usage.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn new(procfs: &Path, ticks_per_second: u64, interval: Duration) -> io::Result<Self> {
         let path = procfs.join("stat");
-        let base = parse_file(&path, parse)
-            .ok()
-            .map(|(cores, _)| (Instant::now(), cores));
-        Self {
+        Ok(Self {
+            usage: Ticking::start("cpu", Usage::begin(&path), interval)?,
             path,
             ticks_per_second,
-            base,
-            next: None,
-        }
+        })
     }
 
     /// Samples once.
@@ -76,26 +73,10 @@ impl CpuCollector {
     /// If the file can't be read or parsed.
     pub fn sample(&mut self) -> Result<CpuFacts, ReadError> {
         let (cores, events) = parse_file(&self.path, parse)?;
-        let now = Instant::now();
-        if self
-            .next
-            .as_ref()
-            .is_some_and(|(then, _)| now - *then >= WINDOW)
-        {
-            self.base = self.next.take();
-        }
-        let usage_percent = self
-            .base
-            .as_ref()
-            .map(|(_, base)| usage(base, &cores))
-            .unwrap_or_default();
-        if self.next.is_none() {
-            self.next = Some((now, cores.clone()));
-        }
         Ok(CpuFacts {
+            usage_percent: self.usage.get().percent(&cores),
             cores,
             events,
-            usage_percent,
             ticks_per_second: self.ticks_per_second,
         })
     }
@@ -140,34 +121,6 @@ fn parse(text: &str) -> Result<(Vec<Core>, Events), ParseError> {
     Ok((cores, events))
 }
 
-/// Share of time that each core was busy between two readings; absent where no time passed.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "differences of ticks are far below 2^52"
-)]
-fn usage(before: &[Core], after: &[Core]) -> Vec<(String, f64)> {
-    let of = |core: &Core| {
-        let before = before.iter().find(|before| before.name == core.name)?;
-        // Idle and iowait can fall by a little; such a tick counts as none.
-        let mut passed = core
-            .ticks
-            .iter()
-            .zip(&before.ticks)
-            .map(|(a, b)| a.saturating_sub(*b));
-        let mut spent = [0; STATES.len()];
-        spent.fill_with(|| passed.next().unwrap_or_default());
-        let total: u64 = spent.iter().sum();
-        let idle: u64 = spent.get(IDLE..=IOWAIT).unwrap_or_default().iter().sum();
-        (total > 0).then(|| {
-            (
-                core.name.clone(),
-                (total - idle) as f64 * 100.0 / total as f64,
-            )
-        })
-    };
-    after.iter().filter_map(of).collect()
-}
-
 impl Encode for CpuFacts {
     #[expect(
         clippy::cast_precision_loss,
@@ -176,8 +129,8 @@ impl Encode for CpuFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
         page.gauge(
             "esnode_cpu_usage_percent",
-            "Share of time that the core was not idle, 0 to 100, over the agent's own interval of \
-             a second or more, from /proc/stat",
+            "Share of time that the core was not idle, 0 to 100, over the last interval of \
+             the agent (--node-interval), from /proc/stat",
             self.usage_percent
                 .iter()
                 .map(|(core, percent)| ([("core", core.as_str())], *percent)),
@@ -254,17 +207,5 @@ mod tests {
             Err(ParseError::new(2, "ticks in system"))
         );
         assert!(parse("intr 1\n").is_err());
-    }
-
-    #[test]
-    fn usage_is_the_share_that_was_not_idle() {
-        let core = |user, idle, iowait| Core {
-            name: "0".to_owned(),
-            ticks: [user, 0, 0, idle, iowait, 0, 0, 0],
-        };
-        let seen = usage(&[core(100, 100, 50)], &[core(125, 160, 65)]);
-        assert_eq!(seen, [("0".to_owned(), 25.0)]);
-        assert!(usage(&[core(1, 1, 1)], &[core(1, 1, 1)]).is_empty());
-        assert!(usage(&[], &[core(1, 1, 1)]).is_empty());
     }
 }

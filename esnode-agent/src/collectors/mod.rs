@@ -12,6 +12,7 @@ pub mod network;
 pub mod node;
 pub mod pressure;
 mod sysfs;
+mod ticker;
 
 use crate::{
     error::{ParseError, ReadError, read_file},

@@ -1,0 +1,124 @@
+//! How busy cores are, over the agent's own interval: a number that does not depend on who scrapes
+//! when.
+
+use super::{Core, IDLE, IOWAIT, STATES, parse};
+use crate::{collectors::parse_file, collectors::ticker::Tick, error::ReadError};
+use std::path::{Path, PathBuf};
+
+/// The last whole interval.
+pub(super) struct Usage {
+    path: PathBuf,
+    /// Where the interval that runs began.
+    begin: Option<Vec<Core>>,
+    /// Percent by core; none before the first interval is over.
+    percent: Option<Vec<(String, f64)>>,
+}
+
+impl Usage {
+    /// Begins an interval.
+    pub(super) fn begin(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            begin: read(path).ok(),
+            percent: None,
+        }
+    }
+
+    /// Percent by core over the last whole interval; before there is one, from its beginning to
+    /// `cores`.
+    pub(super) fn percent(&self, cores: &[Core]) -> Vec<(String, f64)> {
+        let begun = || Some(usage(self.begin.as_ref()?, cores));
+        self.percent.clone().or_else(begun).unwrap_or_default()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Core>, ReadError> {
+    parse_file(path, parse).map(|(cores, _)| cores)
+}
+
+impl Tick for Usage {
+    type Reading = Option<Vec<Core>>;
+
+    fn reader(&self) -> Box<dyn FnMut() -> Self::Reading + Send> {
+        let path = self.path.clone();
+        // Why it fails is told at the next scrape, which reads the same file.
+        Box::new(move || read(&path).ok())
+    }
+
+    fn tick(&mut self, now: Self::Reading) {
+        let both = self.begin.as_ref().zip(now.as_ref());
+        self.percent = Some(both.map_or_else(Vec::new, |(begin, now)| usage(begin, now)));
+        self.begin = now;
+    }
+}
+
+/// Share of time that each core was busy between two readings; absent where no time passed.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "differences of ticks are far below 2^52"
+)]
+fn usage(before: &[Core], after: &[Core]) -> Vec<(String, f64)> {
+    let of = |core: &Core| {
+        let before = before.iter().find(|before| before.name == core.name)?;
+        // Idle and iowait can fall by a little; such a tick counts as none.
+        let mut passed = core
+            .ticks
+            .iter()
+            .zip(&before.ticks)
+            .map(|(a, b)| a.saturating_sub(*b));
+        let mut spent = [0; STATES.len()];
+        spent.fill_with(|| passed.next().unwrap_or_default());
+        let total: u64 = spent.iter().sum();
+        let idle: u64 = spent.get(IDLE..=IOWAIT).unwrap_or_default().iter().sum();
+        (total > 0).then(|| {
+            (
+                core.name.clone(),
+                (total - idle) as f64 * 100.0 / total as f64,
+            )
+        })
+    };
+    after.iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn core(user: u64, idle: u64, iowait: u64) -> Core {
+        Core {
+            name: "0".to_owned(),
+            ticks: [user, 0, 0, idle, iowait, 0, 0, 0],
+        }
+    }
+
+    fn percent(percent: f64) -> Vec<(String, f64)> {
+        vec![("0".to_owned(), percent)]
+    }
+
+    #[test]
+    fn usage_is_the_share_that_was_not_idle() {
+        let seen = usage(&[core(100, 100, 50)], &[core(125, 160, 65)]);
+        assert_eq!(seen, percent(25.0));
+        assert!(usage(&[core(1, 1, 1)], &[core(1, 1, 1)]).is_empty());
+        assert!(usage(&[], &[core(1, 1, 1)]).is_empty());
+    }
+
+    #[test]
+    fn it_is_that_of_the_last_whole_interval() {
+        let mut usage = Usage {
+            path: PathBuf::new(),
+            begin: Some(vec![core(0, 0, 0)]),
+            percent: None,
+        };
+        // The first interval still runs.
+        assert_eq!(usage.percent(&[core(30, 70, 0)]), percent(30.0));
+        usage.tick(Some(vec![core(50, 50, 0)]));
+        // Whoever asks now, and later, gets the same.
+        assert_eq!(usage.percent(&[core(50, 50, 0)]), percent(50.0));
+        assert_eq!(usage.percent(&[core(150, 50, 0)]), percent(50.0));
+        usage.tick(Some(vec![core(140, 60, 0)]));
+        assert_eq!(usage.percent(&[core(150, 60, 0)]), percent(90.0));
+        usage.tick(None);
+        assert!(usage.percent(&[core(150, 60, 0)]).is_empty());
+    }
+}
