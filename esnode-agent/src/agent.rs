@@ -11,6 +11,7 @@ use crate::{
         memory::MemoryCollector,
         network::NetworkCollector,
         node::{self, NodeCollector},
+        power::PowerCollector,
         pressure::PressureCollector,
     },
     error::read_file,
@@ -23,6 +24,7 @@ use crate::{
     process::{
         collector::ProcessCollector,
         ends::Ends,
+        energy::EnergyLedger,
         fallback::Fallback,
         procfs::Units,
         selection::{GroupSelection, ProcessSelection},
@@ -155,7 +157,7 @@ pub fn collectors(
     standings: &[Standing],
 ) -> Result<Vec<Collector>> {
     let mut below = Some((bpf, fallback));
-    let mut gpu_facts = None;
+    let (mut gpu_facts, mut cpu_energy) = (None, None);
     let procfs = &sources.procfs;
     let units = Units::of_this_kernel();
     let mut collectors = Vec::new();
@@ -196,10 +198,18 @@ pub fn collectors(
                 gpu_facts = Some(collector.shared());
                 Collector::Gpu(collector)
             }
+            CollectorName::Power => {
+                let interval = sources.node_interval;
+                let collector = PowerCollector::new(&sources.sysfs, interval, gpu_facts.clone())
+                    .context("cannot start the thread for power meters")?;
+                cpu_energy = Some(collector.cpu_energy());
+                Collector::Power(collector)
+            }
             CollectorName::Process => {
                 let below = below.take().unwrap_or_default();
                 let rungs = Source::of_page(standings);
-                let processes = processes(sources, page, below, gpu_facts.take(), rungs, units)?;
+                let devices = (gpu_facts.take(), EnergyLedger::new(cpu_energy.take()));
+                let processes = processes(sources, page, below, devices, rungs, units)?;
                 Collector::Process(Box::new(processes))
             }
         });
@@ -223,7 +233,7 @@ fn processes(
     sources: &Sources,
     page: &PageOptions,
     (bpf, fallback): (Option<Bpf>, Fallback),
-    gpus: Option<Shared>,
+    devices: (Option<Shared>, EnergyLedger),
     rungs: Vec<Source>,
     units: Units,
 ) -> Result<ProcessCollector> {
@@ -242,7 +252,7 @@ fn processes(
         rungs,
         ProcessSelection::new(page.process_limit, patterns),
         GroupSelection::new(page.group_limit),
-        gpus,
+        devices,
         boot_time_seconds(procfs),
     )
     .context("cannot start the listener thread")

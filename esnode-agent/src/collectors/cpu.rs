@@ -61,7 +61,7 @@ impl CpuCollector {
     pub fn new(procfs: &Path, ticks_per_second: u64, interval: Duration) -> io::Result<Self> {
         let path = procfs.join("stat");
         Ok(Self {
-            usage: Ticking::start("cpu", Usage::begin(&path), interval)?,
+            usage: Ticking::start("cpu", Usage::new(&path), interval)?,
             path,
             ticks_per_second,
         })

@@ -10,6 +10,7 @@ pub mod load;
 pub mod memory;
 pub mod network;
 pub mod node;
+pub mod power;
 pub mod pressure;
 mod sysfs;
 mod ticker;
@@ -49,6 +50,8 @@ pub enum CollectorName {
     Node,
     /// GPUs, and what processes use of them.
     Gpu,
+    /// Power and energy of processors, memory and the machine.
+    Power,
     /// Processes and groups: CPU, memory, disk and network.
     Process,
 }
@@ -64,6 +67,7 @@ impl fmt::Display for CollectorName {
             Self::Network => "network",
             Self::Node => "node",
             Self::Gpu => "gpu",
+            Self::Power => "power",
             Self::Process => "process",
         })
     }
@@ -104,6 +108,8 @@ pub enum Collector {
     Node(node::NodeCollector),
     /// See [`crate::gpu`].
     Gpu(GpuCollector),
+    /// See [`power`].
+    Power(power::PowerCollector),
     /// See [`crate::process`].
     Process(Box<ProcessCollector>),
 }
@@ -145,6 +151,7 @@ impl Collector {
             Self::Network(_) => CollectorName::Network,
             Self::Node(_) => CollectorName::Node,
             Self::Gpu(_) => CollectorName::Gpu,
+            Self::Power(_) => CollectorName::Power,
             Self::Process(_) => CollectorName::Process,
         }
     }
@@ -164,6 +171,7 @@ impl Collector {
                     Ok(Box::new(collector.sample()))
                 }
             },
+            Self::Power(collector) => boxed(collector.sample()),
             Self::Process(collector) => boxed(collector.sample()),
         }
     }
@@ -191,6 +199,7 @@ impl Collector {
                 Standing::Opening => Some("NVML has not answered yet".to_owned()),
                 Standing::Off(_) | Standing::Up => None,
             },
+            Self::Power(collector) => collector.complaint(),
             _ => None,
         }
     }

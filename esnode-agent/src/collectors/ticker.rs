@@ -2,10 +2,13 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     thread,
     time::Duration,
 };
+
+/// How long a start waits for the first reading.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Something that a thread of its own brings up to date.
 pub(super) trait Tick: Send + 'static {
@@ -23,8 +26,8 @@ pub(super) trait Tick: Send + 'static {
 pub(super) struct Ticking<T>(Arc<Mutex<T>>);
 
 impl<T: Tick> Ticking<T> {
-    /// Starts the thread; the first tick is one `interval` away. A thread that hangs in a read holds
-    /// no lock, and holds nobody up.
+    /// Starts the thread, which ticks at once and then after every `interval`. Waits for the first
+    /// tick, but not for long: a thread that hangs in a read holds no lock, and holds nobody up.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -32,20 +35,22 @@ impl<T: Tick> Ticking<T> {
         let mut read = state.reader();
         let state = Arc::new(Mutex::new(state));
         let ticking: Weak<_> = Arc::downgrade(&state);
+        let (ticked, first) = mpsc::channel();
         let run = move || {
-            loop {
-                thread::sleep(interval);
-                if ticking.strong_count() == 0 {
-                    return;
-                }
+            while ticking.strong_count() > 0 {
                 let reading = read();
                 let Some(state) = ticking.upgrade() else {
                     return;
                 };
                 lock(&state).tick(reading);
+                drop(state);
+                // Nobody listens any more after the first.
+                let _ = ticked.send(());
+                thread::sleep(interval);
             }
         };
         thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        let _ = first.recv_timeout(PATIENCE);
         Ok(Self(state))
     }
 }
@@ -125,7 +130,6 @@ mod tests {
         let hanging = Hanging(Arc::clone(&hold));
         let ticking =
             Ticking::start("hanging", hanging, Duration::from_millis(1)).expect("a thread");
-        thread::sleep(Duration::from_millis(20));
         assert!(ticking.0.try_lock().is_ok());
         drop(held);
     }

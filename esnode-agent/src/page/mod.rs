@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod dcgm;
+mod energy;
 mod gpu;
 mod latency;
 mod process;

@@ -1,6 +1,6 @@
 //! Families of processes, groups, and how they were measured.
 
-use super::{Encode, Page, gpu, latency};
+use super::{Encode, Page, energy, gpu, latency};
 use crate::{
     bpf::{MapStatus, ProgramStatus},
     ladder::{Rung, Signal},
@@ -101,6 +101,9 @@ impl Encode for ProcessFacts {
             .map(|(group, gpu, used)| (group.as_str(), &**gpu, *used))
             .collect();
         gpu::encode_groups(page, &rows)?;
+        if let Some(shares) = &self.energy {
+            energy::encode(page, shares, &names)?;
+        }
         self.encode_lifetimes(page)?;
         if let Some(disk) = &self.latency {
             latency::encode(page, disk, &self.shown, &self.groups)?;

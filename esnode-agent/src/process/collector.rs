@@ -3,6 +3,7 @@
 use super::{
     Process,
     ends::Ends,
+    energy::{EnergyLedger, EnergyShares},
     gpu::{GpuShares, holders},
     ledger::KernelLedger,
     listener::{Shared, listen, lock},
@@ -51,6 +52,8 @@ pub struct ProcessFacts {
     pub latency: Option<DiskLatency>,
     /// What they use of GPUs.
     pub gpus: GpuShares,
+    /// What they took of the energy of processors, where that is measured.
+    pub energy: Option<EnergyShares>,
     /// When the kernel booted, in seconds since 1970, to turn start times into dates.
     pub boot_time_seconds: Option<f64>,
 }
@@ -65,6 +68,7 @@ pub struct ProcessCollector {
     processes: ProcessSelection,
     groups: GroupSelection,
     gpus: Option<Gpus>,
+    energy: EnergyLedger,
     /// What the last page said: a process that is just between groups must not make it fall.
     unattributed: HashMap<(&'static str, &'static str), u64>,
     last: Option<Instant>,
@@ -83,7 +87,7 @@ impl ProcessCollector {
         rungs: Vec<Source>,
         processes: ProcessSelection,
         groups: GroupSelection,
-        gpus: Option<Gpus>,
+        (gpus, energy): (Option<Gpus>, EnergyLedger),
         boot_time_seconds: Option<f64>,
     ) -> io::Result<Self> {
         let (mut ends, sock_diag) = below;
@@ -105,6 +109,7 @@ impl ProcessCollector {
             processes,
             groups,
             gpus,
+            energy,
             unattributed: HashMap::new(),
             last: None,
             boot_time_seconds,
@@ -171,6 +176,7 @@ impl ProcessCollector {
         Ok(ProcessFacts {
             hidden: alive - shown.len(),
             gpus: GpuShares::new(&gpus, &shown, &mut self.groups, units),
+            energy: self.energy.share(&groups, &table.processes, &shown),
             groups,
             shown,
             unattributed: table.unattributed,

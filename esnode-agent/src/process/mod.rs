@@ -7,6 +7,7 @@
 
 pub mod collector;
 pub mod ends;
+pub mod energy;
 pub mod fallback;
 pub mod gpu;
 pub mod ledger;

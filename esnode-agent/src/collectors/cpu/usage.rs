@@ -2,7 +2,7 @@
 //! when.
 
 use super::{Core, IDLE, IOWAIT, STATES, parse};
-use crate::{collectors::parse_file, collectors::ticker::Tick, error::ReadError};
+use crate::collectors::{parse_file, ticker::Tick};
 use std::path::{Path, PathBuf};
 
 /// The last whole interval.
@@ -15,11 +15,11 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Begins an interval.
-    pub(super) fn begin(path: &Path) -> Self {
+    /// Of the cores in this file.
+    pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            begin: read(path).ok(),
+            begin: None,
             percent: None,
         }
     }
@@ -32,22 +32,18 @@ impl Usage {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<Core>, ReadError> {
-    parse_file(path, parse).map(|(cores, _)| cores)
-}
-
 impl Tick for Usage {
     type Reading = Option<Vec<Core>>;
 
     fn reader(&self) -> Box<dyn FnMut() -> Self::Reading + Send> {
         let path = self.path.clone();
-        // Why it fails is told at the next scrape, which reads the same file.
-        Box::new(move || read(&path).ok())
+        // Why it fails is told by the next scrape, which reads the same file.
+        Box::new(move || parse_file(&path, parse).ok().map(|(cores, _)| cores))
     }
 
     fn tick(&mut self, now: Self::Reading) {
         let both = self.begin.as_ref().zip(now.as_ref());
-        self.percent = Some(both.map_or_else(Vec::new, |(begin, now)| usage(begin, now)));
+        self.percent = both.map(|(begin, now)| usage(begin, now));
         self.begin = now;
     }
 }
@@ -105,11 +101,9 @@ mod tests {
 
     #[test]
     fn it_is_that_of_the_last_whole_interval() {
-        let mut usage = Usage {
-            path: PathBuf::new(),
-            begin: Some(vec![core(0, 0, 0)]),
-            percent: None,
-        };
+        let mut usage = Usage::new(Path::new("/nonexistent"));
+        assert!(usage.percent(&[core(30, 70, 0)]).is_empty());
+        usage.tick(Some(vec![core(0, 0, 0)]));
         // The first interval still runs.
         assert_eq!(usage.percent(&[core(30, 70, 0)]), percent(30.0));
         usage.tick(Some(vec![core(50, 50, 0)]));
