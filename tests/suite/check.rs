@@ -192,7 +192,7 @@ pub(crate) fn unattributed(page: &Page, signal: &str) -> Result<u64> {
 
 /// Tries until it succeeds, for what the kernel does some time after the event itself; fails as
 /// the last try did.
-pub(crate) fn within_grace(attempt: impl Fn() -> Result<()>) -> Result<()> {
+pub(crate) fn within_grace<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let result = attempt();

@@ -19,6 +19,7 @@ mod lifecycle;
 mod network;
 mod node;
 mod page;
+mod power;
 mod readers;
 mod rungs;
 mod server;
@@ -125,6 +126,7 @@ fn main() -> Result<ExitCode> {
         server::cases(),
         page::cases(),
         node::cases(),
+        power::cases(),
         readers::cases(),
         cli::cases(),
         fallback::cases(),
