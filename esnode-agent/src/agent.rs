@@ -7,6 +7,7 @@ use crate::{
         Collector, CollectorName,
         cpu::CpuCollector,
         disk::DiskCollector,
+        filesystem::FilesystemCollector,
         load::LoadCollector,
         memory::MemoryCollector,
         network::NetworkCollector,
@@ -173,6 +174,11 @@ pub fn collectors(
             CollectorName::Pressure => Collector::Pressure(PressureCollector::new(procfs)),
             CollectorName::Disk => {
                 Collector::Disk(DiskCollector::new(procfs, sources.devices.disks()))
+            }
+            CollectorName::Filesystem => {
+                let (points, types) = (sources.devices.mounts(), sources.devices.fstypes());
+                let collector = FilesystemCollector::new(procfs, points, types);
+                Collector::Filesystem(Box::new(collector))
             }
             CollectorName::Network => {
                 let interfaces = sources.devices.interfaces();

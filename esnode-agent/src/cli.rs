@@ -2,7 +2,7 @@
 
 use crate::{
     bpf,
-    collectors::{CollectorName, disk, filter::DeviceFilter, network},
+    collectors::{CollectorName, disk, filesystem, filter::DeviceFilter, network},
     gpu::{Intervals, filter::Wanted},
     ladder::Rung,
     page::Names,
@@ -266,6 +266,28 @@ pub struct DeviceFlags {
     #[arg(long, env = "ESNODE_NETWORK_DEVICE_INCLUDE", value_name = "REGEX",
         value_parser = expression)]
     pub network_device_include: Option<Regex>,
+
+    /// Do not show filesystems whose mount point matches this regular expression; an empty one
+    /// shows all. Otherwise it is those below /dev, /proc and /sys, and those of containers and
+    /// pods that are not shown
+    #[arg(long, env = "ESNODE_MOUNT_EXCLUDE", value_name = "REGEX", value_parser = expression,
+        conflicts_with = "mount_include")]
+    pub mount_exclude: Option<Regex>,
+
+    /// Show only filesystems whose mount point matches this regular expression
+    #[arg(long, env = "ESNODE_MOUNT_INCLUDE", value_name = "REGEX", value_parser = expression)]
+    pub mount_include: Option<Regex>,
+
+    /// Do not show filesystems whose type matches this regular expression; an empty one shows all.
+    /// Otherwise it is those of the kernel, overlays, and images such as squashfs that are not
+    /// shown
+    #[arg(long, env = "ESNODE_FSTYPE_EXCLUDE", value_name = "REGEX", value_parser = expression,
+        conflicts_with = "fstype_include")]
+    pub fstype_exclude: Option<Regex>,
+
+    /// Show only filesystems whose type matches this regular expression
+    #[arg(long, env = "ESNODE_FSTYPE_INCLUDE", value_name = "REGEX", value_parser = expression)]
+    pub fstype_include: Option<Regex>,
 }
 
 impl DeviceFlags {
@@ -286,6 +308,26 @@ impl DeviceFlags {
             self.network_device_exclude.as_ref(),
             self.network_device_include.as_ref(),
             network::DEFAULT_EXCLUDE,
+        )
+    }
+
+    /// Which filesystems are shown, by their mount points.
+    #[must_use]
+    pub fn mounts(&self) -> DeviceFilter {
+        DeviceFilter::new(
+            self.mount_exclude.as_ref(),
+            self.mount_include.as_ref(),
+            filesystem::DEFAULT_MOUNT_EXCLUDE,
+        )
+    }
+
+    /// Which filesystems are shown, by their types.
+    #[must_use]
+    pub fn fstypes(&self) -> DeviceFilter {
+        DeviceFilter::new(
+            self.fstype_exclude.as_ref(),
+            self.fstype_include.as_ref(),
+            filesystem::DEFAULT_FSTYPE_EXCLUDE,
         )
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod cpu;
 pub mod disk;
+pub mod filesystem;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
@@ -14,6 +15,7 @@ pub mod power;
 pub mod pressure;
 mod sysfs;
 mod ticker;
+mod watchdog;
 
 use crate::{
     error::{ParseError, ReadError, read_file},
@@ -23,7 +25,7 @@ use crate::{
 };
 use clap::ValueEnum;
 use std::{
-    fmt,
+    fmt, io,
     panic::{self, AssertUnwindSafe},
     path::Path,
     time::{Duration, Instant},
@@ -44,6 +46,8 @@ pub enum CollectorName {
     Pressure,
     /// Block devices.
     Disk,
+    /// Space of filesystems.
+    Filesystem,
     /// Network interfaces, TCP and UDP.
     Network,
     /// Names, boot time and clock of the node.
@@ -64,6 +68,7 @@ impl fmt::Display for CollectorName {
             Self::Memory => "memory",
             Self::Pressure => "pressure",
             Self::Disk => "disk",
+            Self::Filesystem => "filesystem",
             Self::Network => "network",
             Self::Node => "node",
             Self::Gpu => "gpu",
@@ -85,6 +90,9 @@ pub enum CollectError {
     /// There is nothing to collect on this host.
     #[error("{0}")]
     Off(String),
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// A defect of the collector.
     #[error("the collector panicked: please report the lines above this in the log")]
     Panicked,
@@ -102,6 +110,8 @@ pub enum Collector {
     Pressure(pressure::PressureCollector),
     /// See [`disk`].
     Disk(disk::DiskCollector),
+    /// See [`filesystem`].
+    Filesystem(Box<filesystem::FilesystemCollector>),
     /// See [`network`].
     Network(network::NetworkCollector),
     /// See [`node`].
@@ -148,6 +158,7 @@ impl Collector {
             Self::Memory(_) => CollectorName::Memory,
             Self::Pressure(_) => CollectorName::Pressure,
             Self::Disk(_) => CollectorName::Disk,
+            Self::Filesystem(_) => CollectorName::Filesystem,
             Self::Network(_) => CollectorName::Network,
             Self::Node(_) => CollectorName::Node,
             Self::Gpu(_) => CollectorName::Gpu,
@@ -163,6 +174,7 @@ impl Collector {
             Self::Memory(collector) => boxed(collector.sample()),
             Self::Pressure(collector) => boxed(collector.sample()),
             Self::Disk(collector) => boxed(collector.sample()),
+            Self::Filesystem(collector) => boxed(collector.sample()),
             Self::Network(collector) => boxed(collector.sample()),
             Self::Node(collector) => boxed(collector.sample()),
             Self::Gpu(collector) => match collector.standing() {
@@ -200,6 +212,7 @@ impl Collector {
                 Standing::Off(_) | Standing::Up => None,
             },
             Self::Power(collector) => collector.complaint(),
+            Self::Filesystem(collector) => collector.complaint(),
             _ => None,
         }
     }
