@@ -12,6 +12,7 @@ mod conservation;
 mod disk;
 mod fallback;
 mod faults;
+mod filesystem;
 mod gpu;
 mod ladder;
 mod latency;
@@ -127,6 +128,7 @@ fn main() -> Result<ExitCode> {
         page::cases(),
         node::cases(),
         power::cases(),
+        filesystem::cases(),
         readers::cases(),
         cli::cases(),
         fallback::cases(),

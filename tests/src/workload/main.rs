@@ -10,6 +10,7 @@ mod crowd;
 mod device;
 mod disk;
 mod families;
+mod filesystems;
 mod meter;
 mod special;
 mod surroundings;
@@ -127,6 +128,9 @@ fn run(words: &[&str], hold: bool) -> Result<()> {
         ["direct-io", file, count] => device::direct(file.as_ref(), count.parse()?)?,
         ["cached-io", file] => device::cached(file.as_ref())?,
         ["synced-io", file, count] => device::synced(file.as_ref(), count.parse()?)?,
+        ["filesystems", case, folder, ref words @ ..] => {
+            filesystems::command(case, folder.as_ref(), words)?;
+        }
         ["refuse-bpf", ref next @ ..] => surroundings::refuse_bpf(next)?,
         ["without-tracefs", ref next @ ..] => surroundings::without_tracefs(next)?,
         _ => bail!("no such command: {words:?}"),
