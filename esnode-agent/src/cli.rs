@@ -631,6 +631,10 @@ mod tests {
         let flags = ["--network-device-exclude", ""];
         let devices = parse(&flags).expect("valid").sources.devices;
         assert!(devices.interfaces().shows("veth0") && !devices.disks().shows("sda1"));
+        let flags = ["--mount-include", "^/dev/", "--fstype-exclude", "^nfs"];
+        let devices = parse(&flags).expect("valid").sources.devices;
+        assert!(devices.mounts().shows("/dev/shm") && !devices.mounts().shows("/"));
+        assert!(devices.fstypes().shows("proc") && !devices.fstypes().shows("nfs4"));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! labels of what is seen there, once; blocks are counted in `f_frsize`, their unit, as by df(1);
 //! and every escape in names is undone.
 
-use super::{Family, State, space::Space};
+use super::{
+    families::{Family, State},
+    space::Space,
+};
 
 /// So many blocks in bytes.
 fn bytes(state: State, blocks: fn(&Space) -> u64) -> Option<u64> {
