@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod disk;
 pub mod filesystem;
+pub mod edac;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
