@@ -17,6 +17,7 @@ pub mod pressure;
 mod sysfs;
 mod ticker;
 mod watchdog;
+pub mod thermal;
 
 use crate::{
     error::{ParseError, ReadError, read_file},
