@@ -8,6 +8,7 @@ pub mod edac;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
+pub mod hwmon;
 pub mod load;
 pub mod memory;
 pub mod network;
