@@ -6,6 +6,7 @@ mod families;
 #[cfg(test)]
 mod fixture;
 mod node_exporter;
+pub(super) mod power_meters;
 mod reader;
 mod sensors;
 mod shared;
