@@ -1,6 +1,9 @@
 //! Block devices: what was read, written and waited for, from `/proc/diskstats`
 //! (Documentation/admin-guide/iostats.rst).
 
+mod node_exporter;
+mod times;
+
 use super::{CollectError, filter::DeviceFilter, next_number, parse_optional};
 use crate::{
     error::ParseError,
@@ -11,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use times::Times;
 
 /// Not shown if nobody says otherwise, as by node_exporter: memory, loops, floppy disks and
 /// partitions, whose traffic is in that of their disk.
@@ -23,23 +27,40 @@ const SECTOR: u64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Requests {
     completed: u64,
-    bytes: u64,
-    time: Duration,
+    merged: u64,
+    /// No more than there can be bytes of them.
+    sectors: u64,
+    milliseconds: u64,
+}
+
+/// Flushes since boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flushes {
+    completed: u64,
+    milliseconds: u64,
 }
 
 /// One device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Disk {
+    major: u64,
+    minor: u64,
     name: String,
     read: Requests,
     written: Requests,
     in_progress: u64,
-    io_time: Duration,
-    weighted_time: Duration,
+    io_milliseconds: u64,
+    weighted_milliseconds: u64,
     /// Linux 4.18.
-    discards: Option<u64>,
+    discarded: Option<Requests>,
     /// Linux 5.5.
-    flushes: Option<u64>,
+    flushed: Option<Flushes>,
+}
+
+impl Requests {
+    fn bytes(&self) -> u64 {
+        self.sectors.saturating_mul(SECTOR)
+    }
 }
 
 /// The devices that are shown.
@@ -48,10 +69,11 @@ pub struct DiskFacts {
     disks: Vec<Disk>,
 }
 
-/// Reads the file anew in each pass.
+/// Reads the file anew in each pass, and carries on the times in it.
 pub struct DiskCollector {
     path: PathBuf,
     filter: DeviceFilter,
+    times: Times,
 }
 
 impl DiskCollector {
@@ -61,6 +83,7 @@ impl DiskCollector {
         Self {
             path: procfs.join("diskstats"),
             filter,
+            times: Times::default(),
         }
     }
 
@@ -74,6 +97,7 @@ impl DiskCollector {
             return Err(CollectError::Off(reason.to_owned()));
         };
         disks.retain(|disk| self.filter.shows(&disk.name));
+        self.times.carry(&mut disks);
         Ok(DiskFacts { disks })
     }
 }
@@ -87,35 +111,35 @@ fn parse(text: &str) -> Result<Vec<Disk>, ParseError> {
 
 fn parse_line(number: usize, line: &str) -> Result<Disk, ParseError> {
     let mut fields = line.split_ascii_whitespace();
-    // Major and minor number.
+    let major = next_number(&mut fields, number, "the major number of a device")?;
+    let minor = next_number(&mut fields, number, "the minor number of a device")?;
     let name = fields
-        .nth(2)
+        .next()
         .ok_or_else(|| ParseError::new(number, "the name of a device"))?;
     let mut next = |what: fmt::Arguments<'_>| next_number(&mut fields, number, what);
     let mut disk = Disk {
+        major,
+        minor,
         name: name.to_owned(),
         read: requests(number, &mut next, "read")?,
         written: requests(number, &mut next, "written")?,
         in_progress: next(format_args!("requests in progress"))?,
-        io_time: Duration::from_millis(next(format_args!("milliseconds of I/O"))?),
-        weighted_time: Duration::from_millis(next(format_args!("weighted milliseconds"))?),
-        discards: None,
-        flushes: None,
+        io_milliseconds: next(format_args!("milliseconds of I/O"))?,
+        weighted_milliseconds: next(format_args!("weighted milliseconds"))?,
+        discarded: None,
+        flushed: None,
     };
     // Older kernels end here, or after the next four.
     let mut rest = fields.peekable();
     if rest.peek().is_some() {
-        disk.discards = Some(next_number(&mut rest, number, "discards")?);
-        for what in [
-            "discards merged",
-            "sectors discarded",
-            "milliseconds of discards",
-        ] {
-            next_number(&mut rest, number, what)?;
-        }
+        let mut next = |what: fmt::Arguments<'_>| next_number(&mut rest, number, what);
+        disk.discarded = Some(requests(number, &mut next, "discarded")?);
     }
     if rest.peek().is_some() {
-        disk.flushes = Some(next_number(&mut rest, number, "flushes")?);
+        disk.flushed = Some(Flushes {
+            completed: next_number(&mut rest, number, "flushes")?,
+            milliseconds: next_number(&mut rest, number, "milliseconds of flushes")?,
+        });
     }
     Ok(disk)
 }
@@ -126,29 +150,38 @@ fn requests(
     done: &str,
 ) -> Result<Requests, ParseError> {
     let completed = next(format_args!("requests {done}"))?;
-    next(format_args!("requests {done} merged"))?;
-    let bytes = next(format_args!("sectors {done}"))?.checked_mul(SECTOR);
+    let merged = next(format_args!("requests {done} merged"))?;
+    let sectors = next(format_args!("sectors {done}"))?;
+    if sectors.checked_mul(SECTOR).is_none() {
+        return Err(ParseError::new(line, format!("sectors {done}")));
+    }
     Ok(Requests {
         completed,
-        bytes: bytes.ok_or_else(|| ParseError::new(line, format!("sectors {done}")))?,
-        time: Duration::from_millis(next(format_args!("milliseconds {done}"))?),
+        merged,
+        sectors,
+        milliseconds: next(format_args!("milliseconds {done}"))?,
     })
 }
 
-/// A family of whole numbers, and one of seconds: name without `_total`, meaning, and the value.
+fn seconds(milliseconds: u64) -> f64 {
+    Duration::from_millis(milliseconds).as_secs_f64()
+}
+
+/// A family of whole numbers, and one of seconds: name without `_total`, meaning, and the value (of
+/// times: in milliseconds).
 type Count = (&'static str, &'static str, fn(&Disk) -> Option<u64>);
-type Time = (&'static str, &'static str, fn(&Disk) -> Duration);
+type Time = (&'static str, &'static str, fn(&Disk) -> Option<u64>);
 
 const COUNTS: [Count; 6] = [
     (
         "esnode_disk_read_bytes",
         "Bytes that the device read, sectors of /proc/diskstats",
-        |disk| Some(disk.read.bytes),
+        |disk| Some(disk.read.bytes()),
     ),
     (
         "esnode_disk_written_bytes",
         "Bytes that the device wrote, sectors of /proc/diskstats",
-        |disk| Some(disk.written.bytes),
+        |disk| Some(disk.written.bytes()),
     ),
     (
         "esnode_disk_read_ops",
@@ -163,66 +196,72 @@ const COUNTS: [Count; 6] = [
     (
         "esnode_disk_discards",
         "Discards that the device completed, after merging, from /proc/diskstats (Linux 4.18)",
-        |disk| disk.discards,
+        |disk| Some(disk.discarded?.completed),
     ),
     (
         "esnode_disk_flushes",
         "Flushes that the device completed, from /proc/diskstats (Linux 5.5)",
-        |disk| disk.flushes,
+        |disk| Some(disk.flushed?.completed),
     ),
 ];
 
 const TIMES: [Time; 4] = [
     (
         "esnode_disk_read_seconds",
-        "Time that reads took, added up, from /proc/diskstats; the kernel begins anew after 2^32 ms",
-        |disk| disk.read.time,
+        "Time that reads took, added up, from /proc/diskstats",
+        |disk| Some(disk.read.milliseconds),
     ),
     (
         "esnode_disk_write_seconds",
-        "Time that writes took, added up, from /proc/diskstats; the kernel begins anew after \
-         2^32 ms",
-        |disk| disk.written.time,
+        "Time that writes took, added up, from /proc/diskstats",
+        |disk| Some(disk.written.milliseconds),
     ),
     (
         "esnode_disk_io_seconds",
-        "Time in which the device had something to do, from /proc/diskstats; the kernel begins \
-         anew after 2^32 ms",
-        |disk| disk.io_time,
+        "Time in which the device had something to do, from /proc/diskstats",
+        |disk| Some(disk.io_milliseconds),
     ),
     (
         "esnode_disk_io_weighted_seconds",
-        "Time of all requests, waiting in the queue included, from /proc/diskstats; the kernel \
-         begins anew after 2^32 ms",
-        |disk| disk.weighted_time,
+        "Time of all requests, waiting in the queue included, from /proc/diskstats",
+        |disk| Some(disk.weighted_milliseconds),
     ),
 ];
 
+/// Of each disk the value that it has.
+fn values<'a>(
+    disks: &'a [Disk],
+    value: impl Fn(&Disk) -> Option<u64> + 'a,
+) -> impl Iterator<Item = ([(&'static str, &'a str); 1], u64)> {
+    let samples = disks.iter();
+    samples.filter_map(move |disk| Some(([("device", disk.name.as_str())], value(disk)?)))
+}
+
+/// The same, of milliseconds, in seconds.
+fn times<'a>(
+    disks: &'a [Disk],
+    value: impl Fn(&Disk) -> Option<u64> + 'a,
+) -> impl Iterator<Item = ([(&'static str, &'a str); 1], f64)> {
+    values(disks, value).map(|(device, milliseconds)| (device, seconds(milliseconds)))
+}
+
 impl Encode for DiskFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
-        fn device(disk: &Disk) -> [(&str, &str); 1] {
-            [("device", disk.name.as_str())]
-        }
         for (name, help, count) in COUNTS {
-            let samples = self.disks.iter();
-            let samples = samples.filter_map(|disk| Some((device(disk), count(disk)?)));
-            page.counter(name, help, samples)?;
+            page.counter(name, help, values(&self.disks, count))?;
         }
         for (name, help, time) in TIMES {
-            let samples = self.disks.iter();
-            page.counter(
-                name,
-                help,
-                samples.map(|disk| (device(disk), time(disk).as_secs_f64())),
-            )?;
+            page.counter(name, help, times(&self.disks, time))?;
         }
         page.gauge(
             "esnode_disk_io_in_progress",
             "Requests that the device has and has not completed, from /proc/diskstats",
-            self.disks
-                .iter()
-                .map(|disk| (device(disk), disk.in_progress)),
+            values(&self.disks, |disk| Some(disk.in_progress)),
         )
+    }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        node_exporter::encode(&self.disks, page)
     }
 }
 
@@ -240,9 +279,11 @@ mod tests {
         let disks = parse(DISKSTATS).expect("valid");
         let disk = &disks[1];
         assert_eq!(disk.name, "nvme0n1");
-        assert_eq!((disk.read.completed, disk.read.bytes), (10, 8192));
-        assert_eq!(disk.written.time, Duration::from_millis(1500));
-        assert_eq!((disk.discards, disk.flushes), (Some(7), Some(4)));
+        assert_eq!((disk.major, disk.minor), (259, 0));
+        assert_eq!((disk.read.completed, disk.read.bytes()), (10, 8192));
+        assert_eq!(disk.written.milliseconds, 1500);
+        let (discarded, flushed) = (disk.discarded.expect("told"), disk.flushed.expect("told"));
+        assert_eq!((discarded.completed, flushed.completed), (7, 4));
     }
 
     #[test]
@@ -250,7 +291,8 @@ mod tests {
         let old = "8 0 sda 1 2 3 4 5 6 7 8 9 10 11";
         let of = |line: &str| {
             let disk = parse(line).expect("valid").remove(0);
-            (disk.discards, disk.flushes)
+            let discards = disk.discarded.map(|discarded| discarded.completed);
+            (discards, disk.flushed.map(|flushed| flushed.completed))
         };
         assert_eq!(of(old), (None, None));
         assert_eq!(of(&format!("{old} 12 13 14 15")), (Some(12), None));
@@ -269,7 +311,9 @@ mod tests {
     fn says_where_it_breaks() {
         let first = "8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n";
         for (line, expected) in [
-            ("", "the name of a device"),
+            ("", "the major number of a device"),
+            ("x 16 sdb", "the major number of a device"),
+            ("8", "the minor number of a device"),
             ("8 16", "the name of a device"),
             ("8 16 sdb", "requests read"),
             ("8 16 sdb 1 2 x", "sectors read"),
@@ -277,8 +321,19 @@ mod tests {
             ("8 16 sdb 1 2 36028797018963968", "sectors read"),
             ("8 16 sdb 1 2 3 4 5 6 7 8 -1", "requests in progress"),
             ("8 16 sdb 1 2 3 4 5 6 7 8 9 10", "weighted milliseconds"),
-            ("8 16 sdb 1 2 3 4 5 6 7 8 9 10 11 12", "discards merged"),
+            (
+                "8 16 sdb 1 2 3 4 5 6 7 8 9 10 11 12",
+                "requests discarded merged",
+            ),
+            (
+                "8 16 sdb 1 2 3 4 5 6 7 8 9 10 11 12 13 36028797018963968 15",
+                "sectors discarded",
+            ),
             ("8 16 sdb 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 x", "flushes"),
+            (
+                "8 16 sdb 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
+                "milliseconds of flushes",
+            ),
         ] {
             let error = ParseError::new(2, expected);
             assert_eq!(parse(&format!("{first}{line}\n")), Err(error), "{line}");

@@ -19,6 +19,7 @@ mod sysfs;
 mod ticker;
 mod watchdog;
 pub mod thermal;
+mod wrapping;
 
 use crate::{
     error::{ParseError, ReadError, read_file},

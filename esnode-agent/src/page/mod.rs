@@ -142,6 +142,22 @@ impl Page<'_> {
         })
     }
 
+    /// Writes a family of unknown type that has one series without labels, if its value is known.
+    ///
+    /// # Errors
+    /// Only those of the formatter.
+    pub fn single_unknown<V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: Option<V>,
+    ) -> fmt::Result {
+        let kind = MetricType::Unknown;
+        self.single(name, help, kind, value, |mut metric, value| {
+            metric.encode_gauge(&value)
+        })
+    }
+
     fn single<V>(
         &mut self,
         name: &str,
