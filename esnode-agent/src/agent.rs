@@ -182,7 +182,8 @@ pub fn collectors(
             }
             CollectorName::Network => {
                 let interfaces = sources.devices.interfaces();
-                let collector = NetworkCollector::new(procfs, &sources.sysfs, interfaces);
+                let collector =
+                    NetworkCollector::new(procfs, &sources.sysfs, interfaces, page.names());
                 Collector::Network(collector)
             }
             CollectorName::Node => {

@@ -1,4 +1,5 @@
-//! TCP and UDP, from `/proc/net/{snmp,netstat,snmp6}` (Documentation/networking/snmp_counter.rst).
+//! TCP, UDP and what is below them, from `/proc/net/{snmp,netstat,snmp6}`
+//! (Documentation/networking/snmp_counter.rst).
 
 use crate::{
     error::ParseError,
@@ -6,69 +7,139 @@ use crate::{
 };
 use std::fmt;
 
-/// What `/proc/net/snmp` says. Its TCP is that of IPv6 as well, its UDP is not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Snmp {
-    tcp_retransmits: Option<u64>,
-    tcp_resets: Option<u64>,
-    /// Of both families, while `/proc/net/sockstat` counts those of IPv4.
-    tcp_connections: Option<u64>,
-    udp4_errors: Option<u64>,
+/// The name of a table, and the columns of it that are read: what families of the agent need, and
+/// what node_exporter shows if nobody says otherwise.
+type Table = (&'static str, &'static [&'static str]);
+
+/// Of `/proc/net/snmp`. Its TCP is that of IPv6 as well, its UDP is not.
+const SNMP: [Table; 5] = [
+    ("Ip", &["Forwarding"]),
+    ("Icmp", &["InMsgs", "InErrors", "OutMsgs"]),
+    (
+        "Tcp",
+        &[
+            "ActiveOpens",
+            "PassiveOpens",
+            "CurrEstab",
+            "InSegs",
+            "OutSegs",
+            "RetransSegs",
+            "InErrs",
+            "OutRsts",
+        ],
+    ),
+    ("Udp", &UDP),
+    ("UdpLite", &["InErrors"]),
+];
+
+/// Of `/proc/net/netstat`.
+const NETSTAT: [Table; 2] = [
+    (
+        "TcpExt",
+        &[
+            "SyncookiesSent",
+            "SyncookiesRecv",
+            "SyncookiesFailed",
+            "ListenOverflows",
+            "ListenDrops",
+            "TCPTimeouts",
+            "TCPSynRetrans",
+        ],
+    ),
+    ("IpExt", &["InOctets", "OutOctets"]),
+];
+
+/// Of `/proc/net/snmp6`.
+const SNMP6: [Table; 4] = [
+    ("Ip6", &["InOctets", "OutOctets"]),
+    ("Icmp6", &["InMsgs", "InErrors", "OutMsgs"]),
+    ("Udp6", &UDP),
+    ("UdpLite6", &["InErrors"]),
+];
+
+const UDP: [&str; 6] = [
+    "InDatagrams",
+    "NoPorts",
+    "InErrors",
+    "OutDatagrams",
+    "RcvbufErrors",
+    "SndbufErrors",
+];
+
+/// A value, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    file: &'static str,
+    table: &'static str,
+    column: &'static str,
+    value: u64,
 }
 
-/// All three files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Protocols {
-    pub(super) snmp: Snmp,
-    pub(super) listen_overflows: Option<u64>,
-    pub(super) udp6_errors: Option<u64>,
+/// The values of all three files that this kernel has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Protocols(pub(super) Vec<Cell>);
+
+pub(super) fn parse_snmp(text: &str) -> Result<Vec<Cell>, ParseError> {
+    parse_tables(text, "snmp", &SNMP)
 }
 
-pub(super) fn parse_snmp(text: &str) -> Result<Snmp, ParseError> {
-    Ok(Snmp {
-        tcp_retransmits: find(text, "Tcp", "RetransSegs")?,
-        tcp_resets: find(text, "Tcp", "OutRsts")?,
-        tcp_connections: find(text, "Tcp", "CurrEstab")?,
-        udp4_errors: find(text, "Udp", "InErrors")?,
-    })
+pub(super) fn parse_netstat(text: &str) -> Result<Vec<Cell>, ParseError> {
+    parse_tables(text, "netstat", &NETSTAT)
 }
 
-pub(super) fn parse_netstat(text: &str) -> Result<Option<u64>, ParseError> {
-    find(text, "TcpExt", "ListenOverflows")
-}
-
-pub(super) fn parse_snmp6(text: &str) -> Result<Option<u64>, ParseError> {
+/// A value per line, with the names of table and column in one.
+pub(super) fn parse_snmp6(text: &str) -> Result<Vec<Cell>, ParseError> {
+    let mut values = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let mut fields = line.split_ascii_whitespace();
-        if fields.next() == Some("Udp6InErrors") {
-            let value = fields.next().and_then(|field| field.parse().ok());
-            let value = value.ok_or_else(|| ParseError::new(number, "Udp6InErrors"))?;
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
-}
-
-/// A value of a table of two lines, names above values; `None` if this kernel does not have it.
-fn find(text: &str, table: &str, column: &str) -> Result<Option<u64>, ParseError> {
-    let mut lines = (1..).zip(text.lines());
-    while let Some((number, line)) = lines.next() {
-        let Some(names) = row(table, line) else {
+        let name = fields.next().unwrap_or_default();
+        let wanted = SNMP6.iter().find_map(|(table, columns)| {
+            let rest = name.strip_prefix(table)?;
+            Some((*table, *columns.iter().find(|column| **column == rest)?))
+        });
+        let Some((table, column)) = wanted else {
             continue;
         };
-        let mut names = names.split_ascii_whitespace();
-        let Some(place) = names.position(|name| name == column) else {
-            return Ok(None);
-        };
-        let value = lines
-            .next()
-            .and_then(|(_, line)| row(table, line)?.split_ascii_whitespace().nth(place))
-            .and_then(|value| value.parse().ok());
-        let value =
-            value.ok_or_else(|| ParseError::new(number + 1, format!("{column} of {table}")))?;
-        return Ok(Some(value));
+        let value = fields.next().and_then(|field| field.parse().ok());
+        values.push(Cell {
+            file: "snmp6",
+            table,
+            column,
+            value: value.ok_or_else(|| ParseError::new(number, name))?,
+        });
     }
-    Ok(None)
+    Ok(values)
+}
+
+/// Tables of two lines, names above values.
+fn parse_tables(text: &str, file: &'static str, tables: &[Table]) -> Result<Vec<Cell>, ParseError> {
+    let mut values = Vec::new();
+    let mut lines = (1..).zip(text.lines());
+    while let Some((number, line)) = lines.next() {
+        let mut wanted = tables.iter();
+        let Some((table, columns, names)) =
+            wanted.find_map(|(table, columns)| Some((*table, *columns, row(table, line)?)))
+        else {
+            continue;
+        };
+        let below = lines.next().and_then(|(_, line)| row(table, line));
+        let mut fields = below.unwrap_or_default().split_ascii_whitespace();
+        for name in names.split_ascii_whitespace() {
+            let field = fields.next();
+            let Some(column) = columns.iter().find(|column| **column == name) else {
+                continue;
+            };
+            let value = field.and_then(|field| field.parse().ok());
+            values.push(Cell {
+                file,
+                table,
+                column,
+                value: value
+                    .ok_or_else(|| ParseError::new(number + 1, format!("{column} of {table}")))?,
+            });
+        }
+    }
+    Ok(values)
 }
 
 fn row<'a>(table: &str, line: &'a str) -> Option<&'a str> {
@@ -76,8 +147,15 @@ fn row<'a>(table: &str, line: &'a str) -> Option<&'a str> {
 }
 
 impl Protocols {
+    /// A value; `None` if this kernel does not have it.
+    fn get(&self, table: &str, column: &str) -> Option<u64> {
+        let mut values = self.0.iter();
+        let found = values.find(|value| (value.table, value.column) == (table, column))?;
+        Some(found.value)
+    }
+
     fn udp_errors(&self) -> Option<u64> {
-        match (self.snmp.udp4_errors, self.udp6_errors) {
+        match (self.get("Udp", "InErrors"), self.get("Udp6", "InErrors")) {
             (Some(v4), Some(v6)) => Some(v4.saturating_add(v6)),
             (v4, v6) => v4.or(v6),
         }
@@ -89,24 +167,25 @@ impl Encode for Protocols {
         page.single_counter(
             "esnode_network_tcp_retransmits",
             "TCP segments that were sent again, Tcp RetransSegs of /proc/net/snmp",
-            self.snmp.tcp_retransmits,
+            self.get("Tcp", "RetransSegs"),
         )?;
         page.single_counter(
             "esnode_network_tcp_resets",
             "TCP resets that were sent, Tcp OutRsts of /proc/net/snmp",
-            self.snmp.tcp_resets,
+            self.get("Tcp", "OutRsts"),
         )?;
+        // Of IPv6 as well, while `/proc/net/sockstat` counts those of IPv4.
         page.single_gauge(
             "esnode_network_tcp_connections",
             "TCP connections that are established or half closed by the peer, Tcp CurrEstab of \
              /proc/net/snmp",
-            self.snmp.tcp_connections,
+            self.get("Tcp", "CurrEstab"),
         )?;
         page.single_counter(
             "esnode_network_listen_overflows",
             "Connections that came to a listener whose queue was full, TcpExt ListenOverflows of \
              /proc/net/netstat",
-            self.listen_overflows,
+            self.get("TcpExt", "ListenOverflows"),
         )?;
         page.single_counter(
             "esnode_network_udp_errors",
@@ -115,50 +194,86 @@ impl Encode for Protocols {
             self.udp_errors(),
         )
     }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|it| {
+            let name = format!("node_netstat_{}_{}", it.table, it.column);
+            let help = format!("{} of {}, from /proc/net/{}", it.column, it.table, it.file);
+            page.single_unknown(&name, &help, Some(it.value))
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::fixture::{node_exporter_samples, samples};
 
     const SNMP: &str = "Ip: Forwarding DefaultTTL\nIp: 2 64\n\
+        IcmpMsg: InType3\nIcmpMsg: 1\n\
         Tcp: RtoAlgorithm MaxConn CurrEstab RetransSegs InErrs OutRsts\nTcp: 1 -1 4 12528 0 92416\n\
-        Udp: InDatagrams NoPorts InErrors\nUdp: 6043911 90 77\n\
+        Udp: InDatagrams NoPorts InErrors InCsumErrors\nUdp: 6043911 90 77 6\n\
         UdpLite: InDatagrams NoPorts InErrors\nUdpLite: 1 2 3\n";
+    const NETSTAT: &str =
+        "TcpExt: SyncookiesSent ListenOverflows TW\nTcpExt: 5 6 7\nIpExt: InNoRoutes\nIpExt: 1\n";
+    const SNMP6: &str = "Ip6InReceives\t3\nIp6InOctets\t128\nIcmp6InMsgs 2\n\
+        Udp6InErrors                    \t8\nUdpLite6InErrors 9\n";
+
+    fn protocols() -> Protocols {
+        let mut values = parse_snmp(SNMP).expect("valid");
+        values.extend(parse_netstat(NETSTAT).expect("valid"));
+        values.extend(parse_snmp6(SNMP6).expect("valid"));
+        Protocols(values)
+    }
 
     #[test]
     fn values_below_their_names() {
-        let snmp = parse_snmp(SNMP).expect("valid");
-        assert_eq!(snmp.tcp_retransmits, Some(12_528));
-        assert_eq!(snmp.tcp_resets, Some(92_416));
-        assert_eq!(snmp.tcp_connections, Some(4));
-        assert_eq!(snmp.udp4_errors, Some(77));
-        let netstat = "TcpExt: SyncookiesSent ListenOverflows\nTcpExt: 5 6\nIpExt: InNoRoutes\n";
-        assert_eq!(parse_netstat(netstat), Ok(Some(6)));
-        let snmp6 = "Ip6InReceives\t3\nUdp6InErrors                    \t8\n";
-        assert_eq!(parse_snmp6(snmp6), Ok(Some(8)));
+        assert_eq!(
+            samples(protocols()),
+            [
+                "esnode_network_tcp_retransmits_total 12528",
+                "esnode_network_tcp_resets_total 92416",
+                "esnode_network_tcp_connections 4",
+                "esnode_network_listen_overflows_total 6",
+                "esnode_network_udp_errors_total 85",
+            ]
+        );
+    }
+
+    #[test]
+    fn names_of_node_exporter() {
+        let expected = [
+            "Ip_Forwarding 2",
+            "Tcp_CurrEstab 4",
+            "Tcp_RetransSegs 12528",
+            "Tcp_InErrs 0",
+            "Tcp_OutRsts 92416",
+            "Udp_InDatagrams 6043911",
+            "Udp_NoPorts 90",
+            "Udp_InErrors 77",
+            "UdpLite_InErrors 3",
+            "TcpExt_SyncookiesSent 5",
+            "TcpExt_ListenOverflows 6",
+            "Ip6_InOctets 128",
+            "Icmp6_InMsgs 2",
+            "Udp6_InErrors 8",
+            "UdpLite6_InErrors 9",
+        ]
+        .map(|line| format!("node_netstat_{line}"));
+        assert_eq!(node_exporter_samples(protocols()), expected);
     }
 
     #[test]
     fn what_a_kernel_does_not_count_is_absent() {
-        assert_eq!(parse_snmp(""), Ok(Snmp::default()));
-        assert_eq!(parse_netstat("TcpExt: Other\nTcpExt: 5\n"), Ok(None));
-        assert_eq!(parse_snmp6("Ip6InReceives 3\n"), Ok(None));
-        let of = |udp4_errors, udp6_errors| {
-            let snmp = Snmp {
-                udp4_errors,
-                ..Snmp::default()
-            };
-            let protocols = Protocols {
-                snmp,
-                udp6_errors,
-                ..Protocols::default()
-            };
-            protocols.udp_errors()
-        };
-        assert_eq!(of(Some(1), Some(2)), Some(3));
-        assert_eq!(of(Some(1), None), Some(1));
-        assert_eq!(of(None, None), None);
+        assert_eq!(parse_snmp(""), Ok(Vec::new()));
+        assert_eq!(parse_netstat("TcpExt: Other\nTcpExt: 5\n"), Ok(Vec::new()));
+        assert_eq!(
+            parse_snmp6("Ip6InReceives 3\nUdp6InErrorsX 1\n"),
+            Ok(Vec::new())
+        );
+        let errors = |text: &str| Protocols(parse_snmp6(text).expect("valid")).udp_errors();
+        assert_eq!(errors("Udp6InErrors 2\n"), Some(2));
+        assert_eq!(errors(""), None);
     }
 
     #[test]
@@ -178,10 +293,7 @@ mod tests {
             );
         }
         let cut = SNMP.replace("0 92416", "0");
-        assert_eq!(
-            parse_snmp(&cut).map(|_| None::<u64>),
-            error(4, "OutRsts of Tcp")
-        );
+        assert_eq!(parse_snmp(&cut), error(6, "OutRsts of Tcp"));
         assert_eq!(parse_snmp6("A 1\nUdp6InErrors\n"), error(2, "Udp6InErrors"));
     }
 }
