@@ -38,6 +38,11 @@ impl Host {
         symlink(target, self.place(file)).expect("link");
     }
 
+    /// Removes a folder with all that is in it.
+    pub(super) fn remove(&self, folder: &str) {
+        fs::remove_dir_all(self.0.join(folder)).expect("folder");
+    }
+
     pub(super) fn procfs(&self) -> PathBuf {
         self.0.join("proc")
     }

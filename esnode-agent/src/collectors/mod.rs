@@ -9,6 +9,7 @@ pub mod filter;
 #[cfg(test)]
 mod fixture;
 pub mod hwmon;
+pub mod infiniband;
 pub mod load;
 pub mod memory;
 pub mod network;
