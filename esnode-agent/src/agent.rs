@@ -7,13 +7,17 @@ use crate::{
         Collector, CollectorName,
         cpu::CpuCollector,
         disk::DiskCollector,
+        edac::EdacCollector,
         filesystem::FilesystemCollector,
+        hwmon::HwmonCollector,
+        infiniband::InfinibandCollector,
         load::LoadCollector,
         memory::MemoryCollector,
         network::NetworkCollector,
         node::{self, NodeCollector},
         power::PowerCollector,
         pressure::PressureCollector,
+        thermal::ThermalCollector,
     },
     error::read_file,
     gpu::{
@@ -32,7 +36,7 @@ use crate::{
         table::{Source, TableReader},
     },
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::{fs, net::TcpListener, path::Path, time::Duration};
 use tracing::{info, warn};
 
@@ -159,38 +163,9 @@ pub fn collectors(
 ) -> Result<Vec<Collector>> {
     let mut below = Some((bpf, fallback));
     let (mut gpu_facts, mut cpu_energy) = (None, None);
-    let procfs = &sources.procfs;
-    let units = Units::of_this_kernel();
     let mut collectors = Vec::new();
     for name in sources.enabled() {
         collectors.push(match name {
-            CollectorName::Cpu => {
-                let ticks = units.ticks_per_second;
-                let collector = CpuCollector::new(procfs, ticks, sources.node_interval);
-                Collector::Cpu(collector.context("cannot start the thread for CPU usage")?)
-            }
-            CollectorName::Load => Collector::Load(LoadCollector::new(procfs)),
-            CollectorName::Memory => Collector::Memory(MemoryCollector::new(procfs)),
-            CollectorName::Pressure => Collector::Pressure(PressureCollector::new(procfs)),
-            CollectorName::Disk => {
-                Collector::Disk(DiskCollector::new(procfs, sources.devices.disks()))
-            }
-            CollectorName::Filesystem => {
-                let (points, types) = (sources.devices.mounts(), sources.devices.fstypes());
-                let collector = FilesystemCollector::new(procfs, points, types);
-                Collector::Filesystem(Box::new(collector))
-            }
-            CollectorName::Network => {
-                let interfaces = sources.devices.interfaces();
-                let collector =
-                    NetworkCollector::new(procfs, &sources.sysfs, interfaces, page.names());
-                Collector::Network(collector)
-            }
-            CollectorName::Node => {
-                let system = rustix::system::uname();
-                let machine = system.machine().to_string_lossy().into_owned();
-                Collector::Node(NodeCollector::new(procfs, machine))
-            }
             CollectorName::Gpu => {
                 // Threads were started for it where it is enabled, and it is there once.
                 let Some(gpus) = gpus.take() else { continue };
@@ -203,25 +178,61 @@ pub fn collectors(
                 };
                 let collector = GpuCollector::new(gpus, page.dcgm_names.then(hostname));
                 gpu_facts = Some(collector.shared());
-                Collector::Gpu(collector)
+                collector.into()
             }
             CollectorName::Power => {
                 let interval = sources.node_interval;
                 let collector = PowerCollector::new(&sources.sysfs, interval, gpu_facts.clone())
                     .context("cannot start the thread for power meters")?;
                 cpu_energy = Some(collector.cpu_energy());
-                Collector::Power(collector)
+                collector.into()
             }
             CollectorName::Process => {
                 let below = below.take().unwrap_or_default();
                 let rungs = Source::of_page(standings);
                 let devices = (gpu_facts.take(), EnergyLedger::new(cpu_energy.take()));
-                let processes = processes(sources, page, below, devices, rungs, units)?;
-                Collector::Process(Box::new(processes))
+                processes(sources, page, below, devices, rungs)?.into()
             }
+            name => of_node(name, sources, page)?,
         });
     }
     Ok(collectors)
+}
+
+/// A collector that needs nothing of the others.
+fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result<Collector> {
+    let (procfs, sysfs, devices) = (&sources.procfs, &sources.sysfs, &sources.devices);
+    let names = page.names();
+    Ok(match name {
+        CollectorName::Cpu => {
+            let ticks = Units::of_this_kernel().ticks_per_second;
+            CpuCollector::new(procfs, ticks, sources.node_interval)
+                .context("cannot start the thread for the usage of CPUs")?
+                .into()
+        }
+        CollectorName::Load => LoadCollector::new(procfs).into(),
+        CollectorName::Memory => MemoryCollector::new(procfs).into(),
+        CollectorName::Edac => EdacCollector::new(sysfs, names).into(),
+        CollectorName::Pressure => PressureCollector::new(procfs).into(),
+        CollectorName::Disk => DiskCollector::new(procfs, devices.disks()).into(),
+        CollectorName::Filesystem => {
+            FilesystemCollector::new(procfs, devices.mounts(), devices.fstypes()).into()
+        }
+        CollectorName::Network => {
+            NetworkCollector::new(procfs, sysfs, devices.interfaces(), names).into()
+        }
+        CollectorName::Infiniband => InfinibandCollector::new(sysfs, names).into(),
+        CollectorName::Hwmon => HwmonCollector::new(sysfs, names).into(),
+        CollectorName::Thermal => ThermalCollector::new(sysfs).into(),
+        CollectorName::Node => {
+            let system = rustix::system::uname();
+            let machine = system.machine().to_string_lossy().into_owned();
+            NodeCollector::new(procfs, machine).into()
+        }
+        CollectorName::Gpu | CollectorName::Power | CollectorName::Process => {
+            bail!("the collector {name} needs others")
+        }
+    })
 }
 
 /// Says in the log which collectors run.
@@ -242,7 +253,6 @@ fn processes(
     (bpf, fallback): (Option<Bpf>, Fallback),
     devices: (Option<Shared>, EnergyLedger),
     rungs: Vec<Source>,
-    units: Units,
 ) -> Result<ProcessCollector> {
     let procfs = &sources.procfs;
     let patterns = page
@@ -254,7 +264,7 @@ fn processes(
         procfs.clone(),
     );
     ProcessCollector::new(
-        TableReader::new(bpf, procfs.clone(), units),
+        TableReader::new(bpf, procfs.clone(), Units::of_this_kernel()),
         (ends, fallback.sock_diag),
         rungs,
         ProcessSelection::new(page.process_limit, patterns),

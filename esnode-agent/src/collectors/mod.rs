@@ -3,8 +3,8 @@
 
 pub mod cpu;
 pub mod disk;
-pub mod filesystem;
 pub mod edac;
+pub mod filesystem;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
@@ -17,18 +17,18 @@ pub mod node;
 pub mod power;
 pub mod pressure;
 mod sysfs;
+pub mod thermal;
 mod ticker;
 mod watchdog;
-pub mod thermal;
 mod wrapping;
 
 use crate::{
     error::{ParseError, ReadError, read_file},
-    gpu::{Standing, collector::GpuCollector},
+    gpu::collector::GpuCollector,
     page::{Encode, Facts, Page},
     process::{collector::ProcessCollector, table::TableError},
 };
-use clap::ValueEnum;
+use clap::{ValueEnum, builder::PossibleValue};
 use std::{
     fmt, io,
     panic::{self, AssertUnwindSafe},
@@ -37,49 +37,83 @@ use std::{
 };
 use thiserror::Error;
 
-/// The collectors. The name of a variant, in lower case, is its name on the command line and
-/// its label on the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
-pub enum CollectorName {
-    /// CPU time and usage by core.
-    Cpu,
+/// Makes the names of collectors, and the collectors with the state that they keep between passes.
+macro_rules! collectors {
+    ($($(#[$what:meta])+ $name:ident($collector:ty),)+) => {
+        /// The collectors. The name of a variant, in lower case, is its name on the command line
+        /// and its label on the page. They are sampled in this order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+        pub enum CollectorName {
+            $($(#[$what])+ $name,)+
+        }
+
+        /// A collector with the state that it keeps between passes.
+        pub enum Collector {
+            $($(#[$what])+ $name(Box<$collector>),)+
+        }
+
+        impl Collector {
+            /// Which one it is.
+            #[must_use]
+            pub fn name(&self) -> CollectorName {
+                match self {
+                    $(Self::$name(_) => CollectorName::$name,)+
+                }
+            }
+
+            fn facts(&mut self) -> Outcome {
+                match self {
+                    $(Self::$name(collector) => boxed(collector.sample()),)+
+                }
+            }
+        }
+
+        $(impl From<$collector> for Collector {
+            fn from(collector: $collector) -> Self {
+                Self::$name(Box::new(collector))
+            }
+        })+
+    };
+}
+
+collectors! {
+    /// CPU time, usage and frequency by core.
+    Cpu(cpu::CpuCollector),
     /// Load averages.
-    Load,
+    Load(load::LoadCollector),
     /// Memory and swap.
-    Memory,
+    Memory(memory::MemoryCollector),
+    /// Errors that memory corrected, or could not.
+    Edac(edac::EdacCollector),
     /// Waiting for CPU, memory and disks.
-    Pressure,
+    Pressure(pressure::PressureCollector),
     /// Block devices.
-    Disk,
+    Disk(disk::DiskCollector),
     /// Space of filesystems.
-    Filesystem,
+    Filesystem(filesystem::FilesystemCollector),
     /// Network interfaces, TCP and UDP.
-    Network,
+    Network(network::NetworkCollector),
+    /// InfiniBand and RoCE ports.
+    Infiniband(infiniband::InfinibandCollector),
+    /// Chips that monitor temperatures, fans and voltages.
+    Hwmon(hwmon::HwmonCollector),
+    /// Thermal zones, and what cools them.
+    Thermal(thermal::ThermalCollector),
     /// Names, boot time and clock of the node.
-    Node,
+    Node(node::NodeCollector),
     /// GPUs, and what processes use of them.
-    Gpu,
+    Gpu(GpuCollector),
     /// Power and energy of processors, memory and the machine.
-    Power,
+    Power(power::PowerCollector),
     /// Processes and groups: CPU, memory, disk and network.
-    Process,
+    Process(ProcessCollector),
 }
 
 impl fmt::Display for CollectorName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::Load => "load",
-            Self::Memory => "memory",
-            Self::Pressure => "pressure",
-            Self::Disk => "disk",
-            Self::Filesystem => "filesystem",
-            Self::Network => "network",
-            Self::Node => "node",
-            Self::Gpu => "gpu",
-            Self::Power => "power",
-            Self::Process => "process",
-        })
+        // No variant is hidden.
+        let value = self.to_possible_value();
+        formatter.write_str(value.as_ref().map_or("", PossibleValue::get_name))
     }
 }
 
@@ -101,32 +135,6 @@ pub enum CollectError {
     /// A defect of the collector.
     #[error("the collector panicked: please report the lines above this in the log")]
     Panicked,
-}
-
-/// A collector with the state that it keeps between passes.
-pub enum Collector {
-    /// See [`cpu`].
-    Cpu(cpu::CpuCollector),
-    /// See [`load`].
-    Load(load::LoadCollector),
-    /// See [`memory`].
-    Memory(memory::MemoryCollector),
-    /// See [`pressure`].
-    Pressure(pressure::PressureCollector),
-    /// See [`disk`].
-    Disk(disk::DiskCollector),
-    /// See [`filesystem`].
-    Filesystem(Box<filesystem::FilesystemCollector>),
-    /// See [`network`].
-    Network(network::NetworkCollector),
-    /// See [`node`].
-    Node(node::NodeCollector),
-    /// See [`crate::gpu`].
-    Gpu(GpuCollector),
-    /// See [`power`].
-    Power(power::PowerCollector),
-    /// See [`crate::process`].
-    Process(Box<ProcessCollector>),
 }
 
 /// The outcome of one collector in one pass.
@@ -154,45 +162,6 @@ impl Sample {
 }
 
 impl Collector {
-    /// Which one it is.
-    #[must_use]
-    pub fn name(&self) -> CollectorName {
-        match self {
-            Self::Cpu(_) => CollectorName::Cpu,
-            Self::Load(_) => CollectorName::Load,
-            Self::Memory(_) => CollectorName::Memory,
-            Self::Pressure(_) => CollectorName::Pressure,
-            Self::Disk(_) => CollectorName::Disk,
-            Self::Filesystem(_) => CollectorName::Filesystem,
-            Self::Network(_) => CollectorName::Network,
-            Self::Node(_) => CollectorName::Node,
-            Self::Gpu(_) => CollectorName::Gpu,
-            Self::Power(_) => CollectorName::Power,
-            Self::Process(_) => CollectorName::Process,
-        }
-    }
-
-    fn facts(&mut self) -> Outcome {
-        match self {
-            Self::Cpu(collector) => boxed(collector.sample()),
-            Self::Load(collector) => boxed(collector.sample()),
-            Self::Memory(collector) => boxed(collector.sample()),
-            Self::Pressure(collector) => boxed(collector.sample()),
-            Self::Disk(collector) => boxed(collector.sample()),
-            Self::Filesystem(collector) => boxed(collector.sample()),
-            Self::Network(collector) => boxed(collector.sample()),
-            Self::Node(collector) => boxed(collector.sample()),
-            Self::Gpu(collector) => match collector.standing() {
-                Standing::Off(reason) => Err(CollectError::Off(reason)),
-                Standing::Opening | Standing::Up | Standing::Down(_) => {
-                    Ok(Box::new(collector.sample()))
-                }
-            },
-            Self::Power(collector) => boxed(collector.sample()),
-            Self::Process(collector) => boxed(collector.sample()),
-        }
-    }
-
     /// Samples once, and measures that: no collector does it itself.
     pub fn sample(&mut self) -> Sample {
         let begun = Instant::now();
@@ -211,13 +180,9 @@ impl Collector {
     /// Why the source can't be read, of a collector that has facts all the same.
     fn complaint(&self) -> Option<String> {
         match self {
-            Self::Gpu(collector) => match collector.standing() {
-                Standing::Down(reason) => Some(reason),
-                Standing::Opening => Some("NVML has not answered yet".to_owned()),
-                Standing::Off(_) | Standing::Up => None,
-            },
-            Self::Power(collector) => collector.complaint(),
             Self::Filesystem(collector) => collector.complaint(),
+            Self::Gpu(collector) => collector.complaint(),
+            Self::Power(collector) => collector.complaint(),
             _ => None,
         }
     }

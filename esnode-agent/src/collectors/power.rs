@@ -196,9 +196,9 @@ fn online_cores(sysfs: &Path) -> u64 {
 /// How many numbers a list such as `0-3,8` has; `None` if it is none.
 fn count(list: &str) -> Option<u64> {
     let range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-        last.checked_sub(first)?.checked_add(1)
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (from, to): (u64, u64) = (from.parse().ok()?, to.parse().ok()?);
+        to.checked_sub(from)?.checked_add(1)
     };
     list.split(',')
         .try_fold(0_u64, |sum, part| sum.checked_add(range(part)?))
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::collectors::fixture::{Host, node_exporter_samples, samples};
 
-    const INTERVAL: Duration = Duration::from_secs(3600);
+    const INTERVAL: Duration = Duration::from_hours(1);
 
     fn zone(number: &str, name: &str, microjoules: u64) -> [(String, String); 3] {
         let file = |file: &str| format!("sys/class/powercap/intel-rapl:{number}/{file}");
@@ -305,7 +305,7 @@ mod tests {
             {
                 break watts;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "no power");
+            assert!(begun.elapsed() < Duration::from_mins(1), "no power");
         };
         assert_eq!(watts.source, "cpu");
         // A busy machine sleeps longer than it is told to.

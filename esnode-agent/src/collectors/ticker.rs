@@ -95,7 +95,7 @@ mod tests {
     fn wait_for(what: impl Fn() -> bool) {
         let begun = Instant::now();
         while !what() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it never came");
+            assert!(begun.elapsed() < Duration::from_mins(1), "it never came");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -126,11 +126,11 @@ mod tests {
             fn tick(&mut self, (): ()) {}
         }
         let hold = Arc::new(Mutex::new(()));
-        let held = lock(&hold);
+        let guard = lock(&hold);
         let hanging = Hanging(Arc::clone(&hold));
         let ticking =
             Ticking::start("hanging", hanging, Duration::from_millis(1)).expect("a thread");
         assert!(ticking.0.try_lock().is_ok());
-        drop(held);
+        drop(guard);
     }
 }

@@ -5,6 +5,7 @@ use super::{
     facts::{DeviceFacts, GpuFacts, Identity},
     gpus::Gpus,
 };
+use crate::collectors::CollectError;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -69,24 +70,34 @@ impl GpuCollector {
         self.shared.clone()
     }
 
-    /// Where the library stands.
+    /// Why the driver can't be asked at the moment.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.gpus.board().standing()
+    pub fn complaint(&self) -> Option<String> {
+        match self.gpus.board().standing() {
+            Standing::Down(reason) => Some(reason),
+            Standing::Opening => Some("NVML has not answered yet".to_owned()),
+            Standing::Off(_) | Standing::Up => None,
+        }
     }
 
     /// What is known now.
-    pub fn sample(&mut self) -> GpuSample {
+    ///
+    /// # Errors
+    /// [`CollectError::Off`] if there is no library.
+    pub fn sample(&mut self) -> Result<GpuSample, CollectError> {
+        if let Standing::Off(reason) = self.gpus.board().standing() {
+            return Err(CollectError::Off(reason));
+        }
         let facts = Arc::new(self.gpus.board().facts(Instant::now()));
         self.shared.set(Arc::clone(&facts));
         facts
             .devices
             .iter()
             .for_each(|device| self.log_change(device));
-        GpuSample {
+        Ok(GpuSample {
             facts,
             dcgm_hostname: self.dcgm_hostname.clone(),
-        }
+        })
     }
 
     /// Tells when a device begins or ceases to hang; of one that does so again and again, once.

@@ -1,7 +1,7 @@
 //! The sensors of power among the chips, for whoever looks for one that measures the whole node.
 
 use super::{
-    chip::{Chip, Place, distinguish, places},
+    chip::{Chip, places},
     sensors::Sensor,
 };
 use crate::{error::ReadError, page::Names};
@@ -25,10 +25,6 @@ pub(in crate::collectors) enum Power {
 pub(in crate::collectors) struct PowerMeter {
     /// What the driver calls the chip; empty is unknown.
     pub(in crate::collectors) name: String,
-    /// As the label `chip` of `esnode_hwmon_…`.
-    pub(in crate::collectors) chip: String,
-    /// Such as `power1`; `in1` of a product.
-    pub(in crate::collectors) sensor: String,
     /// What the driver or the firmware calls it.
     pub(in crate::collectors) label: Option<String>,
     pub(in crate::collectors) power: Power,
@@ -42,13 +38,9 @@ pub(in crate::collectors) struct PowerMeter {
 /// If `/sys/class/hwmon` is there and can't be listed.
 pub(in crate::collectors) fn find(sysfs: &Path) -> Result<Vec<PowerMeter>, ReadError> {
     let places = places(&sysfs.join("class/hwmon"))?.into_iter();
-    let look_up = |place: Place| {
-        let chip = Chip::look_up(&place.folder, Names::Own);
-        (place, chip)
-    };
-    let mut chips: Vec<_> = places.map(look_up).collect();
-    distinguish(&mut chips);
-    Ok(chips.iter().flat_map(|(_, chip)| of(chip)).collect())
+    Ok(places
+        .flat_map(|place| of(&Chip::look_up(&place.folder, Names::Own)))
+        .collect())
 }
 
 fn of(chip: &Chip) -> Vec<PowerMeter> {
@@ -63,8 +55,6 @@ fn of(chip: &Chip) -> Vec<PowerMeter> {
         };
         Some(PowerMeter {
             name: chip.name.clone().unwrap_or_default(),
-            chip: chip.id.clone(),
-            sensor: sensor.id.clone(),
             label: sensor.label.clone(),
             energy: energy(chip, sensor),
             power,
@@ -119,15 +109,12 @@ mod tests {
             add(&host, number, &chip);
         }
         let class = host.sysfs().join("class/hwmon");
-        let meter =
-            |name: &str, chip: TestChip<'_>, sensor: &str, label: Option<&str>, power| PowerMeter {
-                name: name.to_owned(),
-                chip: chip.label.to_owned(),
-                sensor: sensor.to_owned(),
-                label: label.map(str::to_owned),
-                power,
-                energy: None,
-            };
+        let meter = |name: &str, label: Option<&str>, power| PowerMeter {
+            name: name.to_owned(),
+            label: label.map(str::to_owned),
+            power,
+            energy: None,
+        };
         let average = |chip: &str| Power::Microwatts(class.join(chip).join("power1_average"));
         let product = Power::Product {
             millivolts: class.join("hwmon3/in1_input"),
@@ -136,20 +123,14 @@ mod tests {
         assert_eq!(
             meters(&host),
             [
-                meter(
-                    "power_meter",
-                    POWER_METER,
-                    "power1",
-                    None,
-                    average("hwmon1")
-                ),
-                meter("amdgpu", AMDGPU, "power1", Some("PPT"), average("hwmon2")),
-                meter("ina3221", INA3221, "in1", Some("VDD_IN"), product),
+                meter("power_meter", None, average("hwmon1")),
+                meter("amdgpu", Some("PPT"), average("hwmon2")),
+                meter("ina3221", Some("VDD_IN"), product),
             ]
         );
     }
 
-    /// Files of the chip's energy, by the sensor of power.
+    /// Files of power, and of energy.
     fn energies(files: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
         let host = Host::new(&[]);
         let chip = TestChip {
@@ -161,20 +142,30 @@ mod tests {
         let name = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
         let meters = meters(&host).into_iter();
         meters
-            .map(|meter| (meter.sensor, meter.energy.and_then(name)))
+            .map(|meter| {
+                let Power::Microwatts(power) = meter.power else {
+                    panic!("{meter:?}");
+                };
+                (name(power).expect("a file"), meter.energy.and_then(name))
+            })
             .collect()
     }
 
     #[test]
     fn energy_of_the_same_sensor_or_the_only_one() {
-        let power = |number: u32| format!("power{number}");
         let file = |file: &str| Some(file.to_owned());
         let one = [("power2_input", "1"), ("energy1_input", "2")];
-        assert_eq!(energies(&one), [(power(2), file("energy1_input"))]);
+        assert_eq!(
+            energies(&one),
+            [("power2_input".to_owned(), file("energy1_input"))]
+        );
         let two = [one.as_slice(), &[("power1_average", "3")]].concat();
         assert_eq!(
             energies(&two),
-            [(power(1), file("energy1_input")), (power(2), None)]
+            [
+                ("power1_average".to_owned(), file("energy1_input")),
+                ("power2_input".to_owned(), None)
+            ]
         );
         assert_eq!(energies(&[("power1_cap", "1")]), []);
     }

@@ -141,6 +141,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as what is tested gives it")]
     fn named<T>(source: &str, value: T) -> Option<NodePower<T>> {
         Some(NodePower {
             source: source.to_owned(),

@@ -3,7 +3,8 @@
 
 use super::counter::EnergyCounter;
 use crate::collectors::{
-    sysfs::{self, entries, number},
+    hwmon::power_meters::{self, Power, PowerMeter},
+    sysfs::number,
     ticker::Tick,
 };
 use std::{
@@ -33,65 +34,36 @@ const KNOWN: [(&str, Option<&str>, &str); 5] = [
     ("ina3221", Some("VDD_IN"), "jetson"),
 ];
 
-/// A sensor of a chip that may be known.
-struct PowerSensor {
-    chip: String,
-    label: Option<String>,
-    /// In microwatts.
-    power: PathBuf,
-    /// In microjoules, of a sensor of the same number.
-    energy: PathBuf,
-}
-
-/// Sensors of power below `sysfs`.
-fn power_sensors(sysfs: &Path) -> Vec<PowerSensor> {
-    let class = sysfs.join("class/hwmon");
-    let chips = entries(&class).ok().flatten().unwrap_or_default();
-    chips
-        .iter()
-        .flat_map(|chip| of_chip(&class.join(chip)))
-        .collect()
-}
-
-fn of_chip(folder: &Path) -> Vec<PowerSensor> {
-    let Ok(chip) = sysfs::text(&folder.join("name")) else {
-        return Vec::new();
-    };
-    if !KNOWN.iter().any(|(name, ..)| *name == chip) {
-        return Vec::new();
-    }
-    // A driver has one or the other.
-    const POWER: [&str; 2] = ["_average", "_input"];
-    let files = entries(folder).ok().flatten().unwrap_or_default();
-    let sensor = |file: &String| {
-        let number = POWER
-            .iter()
-            .find_map(|suffix| file.strip_prefix("power")?.strip_suffix(suffix))?;
-        // Where there are both, the mean comes first.
-        let first = POWER
-            .iter()
-            .find(|suffix| files.contains(&format!("power{number}{suffix}")))?;
-        (*file == format!("power{number}{first}")).then(|| PowerSensor {
-            chip: chip.clone(),
-            label: sysfs::text(&folder.join(format!("power{number}_label"))).ok(),
-            power: folder.join(file),
-            energy: folder.join(format!("energy{number}_input")),
-        })
-    };
-    files.iter().filter_map(sensor).collect()
-}
-
-fn source(sensor: &PowerSensor) -> Option<&'static str> {
+fn source(meter: &PowerMeter) -> Option<&'static str> {
     let known = KNOWN.iter().find(|(chip, label, _)| {
-        *chip == sensor.chip && label.is_none_or(|label| sensor.label.as_deref() == Some(label))
+        *chip == meter.name && label.is_none_or(|label| meter.label.as_deref() == Some(label))
     });
     known.map(|(.., source)| *source)
+}
+
+/// What it says now.
+fn read(source: &'static str, meter: &PowerMeter) -> Reading {
+    let read = |path: &Path| number::<u64>(path).ok().flatten();
+    let microwatts = match &meter.power {
+        Power::Microwatts(path) => read(path),
+        Power::Product {
+            millivolts,
+            milliamperes,
+        } => read(millivolts)
+            .zip(read(milliamperes))
+            .and_then(|(volts, amperes)| volts.checked_mul(amperes)),
+    };
+    Reading {
+        source,
+        microwatts,
+        microjoules: meter.energy.as_deref().and_then(read),
+    }
 }
 
 /// Finds the meters and reads them, which can take long: management controllers are slow.
 struct Platform {
     sysfs: PathBuf,
-    meters: Vec<(&'static str, PowerSensor)>,
+    meters: Vec<(&'static str, PowerMeter)>,
 }
 
 impl Platform {
@@ -105,19 +77,13 @@ impl Platform {
     /// What each meter says now. Looks for meters as long as there are none.
     fn read(&mut self) -> Vec<Reading> {
         if self.meters.is_empty() {
-            let sensors = power_sensors(&self.sysfs).into_iter();
-            self.meters = sensors
-                .filter_map(|sensor| Some((source(&sensor)?, sensor)))
-                .collect();
+            // What can't be listed is told by the collector of hwmon.
+            let meters = power_meters::find(&self.sysfs).unwrap_or_default();
+            let named = |meter| Some((source(&meter)?, meter));
+            self.meters = meters.into_iter().filter_map(named).collect();
         }
         let meters = self.meters.iter();
-        let read = |path: &Path| number(path).ok().flatten();
-        let readings = meters.map(|(source, sensor)| Reading {
-            source,
-            microwatts: read(&sensor.power),
-            microjoules: read(&sensor.energy),
-        });
-        let readings: Vec<_> = readings.collect();
+        let readings: Vec<_> = meters.map(|(source, meter)| read(source, meter)).collect();
         let silent = |it: &Reading| it.microwatts.or(it.microjoules).is_none();
         if readings.iter().all(silent) {
             // A driver that was loaded anew has other paths.
@@ -197,10 +163,12 @@ mod tests {
             ("sys/class/hwmon/hwmon1/power1_average", "410000000\n"),
             ("sys/class/hwmon/hwmon1/energy1_input", "9000000\n"),
             ("sys/class/hwmon/hwmon2/name", "ina3221\n"),
-            ("sys/class/hwmon/hwmon2/power1_label", "VDD_CPU\n"),
-            ("sys/class/hwmon/hwmon2/power1_input", "3\n"),
-            ("sys/class/hwmon/hwmon2/power2_label", "VDD_IN\n"),
-            ("sys/class/hwmon/hwmon2/power2_input", "7000000\n"),
+            ("sys/class/hwmon/hwmon2/in1_label", "VDD_CPU\n"),
+            ("sys/class/hwmon/hwmon2/in1_input", "3\n"),
+            ("sys/class/hwmon/hwmon2/curr1_input", "3\n"),
+            ("sys/class/hwmon/hwmon2/in2_label", "VDD_IN\n"),
+            ("sys/class/hwmon/hwmon2/in2_input", "5000\n"),
+            ("sys/class/hwmon/hwmon2/curr2_input", "1400\n"),
             ("sys/class/hwmon/hwmon3/name", "amdgpu\n"),
             ("sys/class/hwmon/hwmon3/power1_average", "30000000\n"),
         ]);
