@@ -41,7 +41,10 @@ fn parse(text: &str) -> Result<LoadFacts, ParseError> {
     let mut fields = text.split_ascii_whitespace();
     let mut next = || {
         let field = fields.next().and_then(|field| field.parse().ok());
-        field.ok_or_else(|| ParseError::new(1, "three load averages"))
+        // What else is a number to Rust, "nan" or "inf", the kernel does not write.
+        field
+            .filter(|average: &f64| average.is_finite() && *average >= 0.0)
+            .ok_or_else(|| ParseError::new(1, "three load averages"))
     };
     Ok(LoadFacts {
         averages: [next()?, next()?, next()?],
@@ -69,11 +72,20 @@ impl Encode for LoadFacts {
         }
         Ok(())
     }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        let names = ["node_load1", "node_load5", "node_load15"];
+        for (name, average) in names.into_iter().zip(self.averages) {
+            page.single_gauge(name, "Load average, from /proc/loadavg", Some(average))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::fixture::{node_exporter_samples, samples};
 
     #[test]
     fn three_averages() {
@@ -85,8 +97,32 @@ mod tests {
             }
         );
         assert_eq!(
-            parse("0.52 x"),
-            Err(ParseError::new(1, "three load averages"))
+            samples(facts),
+            [
+                "esnode_cpu_load_avg_1m 0.52",
+                "esnode_cpu_load_avg_5m 1.25",
+                "esnode_cpu_load_avg_15m 12.0",
+            ]
         );
+        assert_eq!(
+            node_exporter_samples(facts),
+            ["node_load1 0.52", "node_load5 1.25", "node_load15 12.0"]
+        );
+    }
+
+    #[test]
+    fn says_where_it_breaks() {
+        for text in [
+            "",
+            "0.52 x",
+            "0.52 1.25",
+            "0.52 1.25 nan",
+            "0.52 1.25 inf",
+            "0.52 1.25 -1",
+            &format!("0.52 1.25 1{}", "0".repeat(400)),
+        ] {
+            let error = ParseError::new(1, "three load averages");
+            assert_eq!(parse(text), Err(error), "{text}");
+        }
     }
 }

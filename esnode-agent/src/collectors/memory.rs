@@ -1,5 +1,6 @@
 //! Memory, swap and huge pages, from `/proc/meminfo` (proc_meminfo(5)).
 
+mod node_exporter;
 mod paging;
 
 use super::{parse_file, parse_optional};
@@ -10,11 +11,12 @@ use crate::{
 use paging::{Paging, parse_vmstat};
 use std::{
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 /// Bytes by the names of `/proc/meminfo`. A line that this kernel does not write is unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryFacts {
     total: Option<u64>,
     free: Option<u64>,
@@ -32,7 +34,26 @@ pub struct MemoryFacts {
     huge_pages: Option<u64>,
     huge_pages_free: Option<u64>,
     huge_pages_reserved: Option<u64>,
+    lines: Lines,
     paging: Paging,
+}
+
+/// All lines, for node_exporter's names: it has a family for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Lines {
+    /// The file: an allocation for each name would cost as much as reading it.
+    text: String,
+    values: Vec<Line>,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    /// Where its name stands in the text.
+    name: Range<usize>,
+    value: u64,
+    /// Whether that is in bytes, or else a number of huge pages.
+    bytes: bool,
 }
 
 /// Reads the files anew in each pass.
@@ -71,10 +92,19 @@ impl MemoryCollector {
 
 fn parse(text: &str) -> Result<MemoryFacts, ParseError> {
     let mut facts = MemoryFacts::default();
-    for (number, line) in (1..).zip(text.lines()) {
+    let mut begin = 0;
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        let here = begin;
+        begin += line.len();
         let Some((name, rest)) = line.split_once(':') else {
-            continue;
+            return Err(ParseError::new(number, "a name and a colon"));
         };
+        let (value, bytes) = parse_value(name, rest.trim(), number)?;
+        facts.lines.values.push(Line {
+            name: here..here + name.len(),
+            value,
+            bytes,
+        });
         let slot = match name {
             "MemTotal" => &mut facts.total,
             "MemFree" => &mut facts.free,
@@ -93,22 +123,31 @@ fn parse(text: &str) -> Result<MemoryFacts, ParseError> {
             "HugePages_Rsvd" => &mut facts.huge_pages_reserved,
             _ => continue,
         };
-        if name.starts_with("HugePages_") {
-            let pages = rest.trim().parse().ok();
-            *slot = Some(pages.ok_or_else(|| ParseError::new(number, "a number of pages"))?);
-            continue;
-        }
-        let kibibytes = rest
-            .trim()
-            .strip_suffix(" kB")
-            .and_then(|number| number.parse().ok());
-        let bytes = kibibytes.and_then(|kibibytes: u64| kibibytes.checked_mul(1024));
-        *slot = Some(bytes.ok_or_else(|| ParseError::new(number, "a number of kB"))?);
+        *slot = Some(value);
     }
     if facts.total.is_none() {
         return Err(ParseError::new(0, "a line MemTotal"));
     }
+    text.clone_into(&mut facts.lines.text);
     Ok(facts)
+}
+
+/// The value of a line, and whether it is in bytes: all are but the numbers of huge pages.
+fn parse_value(name: &str, text: &str, line: usize) -> Result<(u64, bool), ParseError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_()".contains(&byte);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(ParseError::new(line, "a name such as Active(anon)"));
+    }
+    if name.starts_with("HugePages_") {
+        let pages = text.parse();
+        let pages = pages.map_err(|_| ParseError::new(line, "a number of pages"))?;
+        return Ok((pages, false));
+    }
+    let kibibytes = text.strip_suffix(" kB");
+    let kibibytes = kibibytes.and_then(|number| number.trim_end().parse().ok());
+    let bytes = kibibytes.and_then(|kibibytes: u64| kibibytes.checked_mul(1024));
+    let bytes = bytes.ok_or_else(|| ParseError::new(line, "a number of kB"))?;
+    Ok((bytes, true))
 }
 
 impl MemoryFacts {
@@ -219,6 +258,11 @@ impl Encode for MemoryFacts {
         }
         self.paging.encode(page)
     }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.lines.encode_node_exporter(page)?;
+        self.paging.encode_node_exporter(page)
+    }
 }
 
 #[cfg(test)]
@@ -254,6 +298,18 @@ mod tests {
         assert_eq!(
             parse("MemTotal: 5 kB\nHugePages_Free: 5 kB\n"),
             Err(ParseError::new(2, "a number of pages"))
+        );
+        assert_eq!(
+            parse("MemTotal: 5 kB\nUnheardOf: 5 MB\n"),
+            Err(ParseError::new(2, "a number of kB"))
+        );
+        assert_eq!(
+            parse("MemTotal: 5 kB\nMem Free: 5 kB\n"),
+            Err(ParseError::new(2, "a name such as Active(anon)"))
+        );
+        assert_eq!(
+            parse("MemTotal: 5 kB\nMemFr"),
+            Err(ParseError::new(2, "a name and a colon"))
         );
         assert_eq!(parse(""), Err(ParseError::new(0, "a line MemTotal")));
     }

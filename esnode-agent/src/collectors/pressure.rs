@@ -114,12 +114,35 @@ impl Encode for PressureFacts {
             seconds(|pressure| pressure.full),
         )
     }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        for (resource, pressure) in &self.resources {
+            // It does not know of the pressure of interrupts.
+            if *resource == "irq" {
+                continue;
+            }
+            let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+            page.single_counter(
+                &format!("node_pressure_{resource}_waiting_seconds"),
+                "Time in which at least one task waited for the resource, \"some\" of \
+                 /proc/pressure",
+                seconds(pressure.some),
+            )?;
+            page.single_counter(
+                &format!("node_pressure_{resource}_stalled_seconds"),
+                "Time in which all tasks that had something to do waited for the resource, \
+                 \"full\" of /proc/pressure",
+                seconds(pressure.full),
+            )?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::fixture::samples;
+    use crate::collectors::fixture::{Host, node_exporter_samples, samples};
 
     const MEMORY: &str = "some avg10=21.99 avg60=15.65 avg300=23.89 total=8725358577\n\
         full avg10=0.00 avg60=0.00 avg300=0.00 total=250000\n";
@@ -164,6 +187,25 @@ mod tests {
                 r#"esnode_pressure_waiting_seconds_total{resource="cpu"} 8725.358577"#,
                 r#"esnode_pressure_waiting_seconds_total{resource="memory"} 8725.358577"#,
                 r#"esnode_pressure_stalled_seconds_total{resource="memory"} 0.25"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn node_exporter_knows_three_resources() {
+        let irq = "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        let host = Host::new(&[
+            ("proc/pressure/cpu", MEMORY),
+            ("proc/pressure/memory", MEMORY),
+            ("proc/pressure/irq", irq),
+        ]);
+        let facts = PressureCollector::new(&host.procfs()).sample();
+        assert_eq!(
+            node_exporter_samples(facts.expect("readable")),
+            [
+                "node_pressure_cpu_waiting_seconds_total 8725.358577",
+                "node_pressure_memory_waiting_seconds_total 8725.358577",
+                "node_pressure_memory_stalled_seconds_total 0.25",
             ]
         );
     }

@@ -7,7 +7,7 @@ use crate::{
 use std::fmt;
 
 /// Counts since boot; one that this kernel does not keep is unknown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Paging {
     in_bytes: Option<u64>,
     out_bytes: Option<u64>,
@@ -16,6 +16,17 @@ pub(super) struct Paging {
     pub(super) minor_faults: Option<u64>,
     /// Linux 4.13.
     oom_kills: Option<u64>,
+    /// What node_exporter shows, by the names and in the units of the kernel.
+    shown_there: Vec<(String, u64)>,
+}
+
+/// Whether node_exporter shows the line: `^(oom_kill|pgpg|pswp|pg.*fault).*`.
+fn is_shown_there(name: &str) -> bool {
+    let begins = |with: &str| name.starts_with(with);
+    begins("oom_kill")
+        || begins("pgpg")
+        || begins("pswp")
+        || (begins("pg") && name.contains("fault"))
 }
 
 pub(super) fn parse_vmstat(text: &str) -> Result<Paging, ParseError> {
@@ -23,8 +34,22 @@ pub(super) fn parse_vmstat(text: &str) -> Result<Paging, ParseError> {
     let mut faults = None;
     for (number, line) in (1..).zip(text.lines()) {
         let Some((name, value)) = line.split_once(' ') else {
-            continue;
+            return Err(ParseError::new(number, "a name and a count"));
         };
+        if !is_shown_there(name) {
+            continue;
+        }
+        let count = || ParseError::new(number, format!("a count of {name}"));
+        let known = paging.shown_there.iter().any(|(known, _)| known == name);
+        if known
+            || !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        {
+            return Err(ParseError::new(number, "another count, by its name"));
+        }
+        let value: u64 = value.trim_end().parse().map_err(|_| count())?;
+        paging.shown_there.push((name.to_owned(), value));
         // Despite their names, the kernel writes the first two in KiB.
         let (slot, unit) = match name {
             "pgpgin" => (&mut paging.in_bytes, 1024),
@@ -34,9 +59,7 @@ pub(super) fn parse_vmstat(text: &str) -> Result<Paging, ParseError> {
             "oom_kill" => (&mut paging.oom_kills, 1),
             _ => continue,
         };
-        let count: Option<u64> = value.trim_end().parse().ok();
-        let count = count.and_then(|count| count.checked_mul(unit));
-        *slot = Some(count.ok_or_else(|| ParseError::new(number, format!("a count of {name}")))?);
+        *slot = Some(value.checked_mul(unit).ok_or_else(count)?);
     }
     paging.minor_faults = faults
         .zip(paging.major_faults)
@@ -72,11 +95,23 @@ impl Encode for Paging {
             self.oom_kills,
         )
     }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        for (name, value) in &self.shown_there {
+            page.single_unknown(
+                &format!("node_vmstat_{name}"),
+                &format!("{name} of /proc/vmstat, in the unit of the kernel"),
+                Some(*value),
+            )?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::fixture::node_exporter_samples;
 
     #[test]
     fn lines_by_name() {
@@ -87,11 +122,44 @@ mod tests {
             major_faults: Some(30),
             minor_faults: Some(70),
             oom_kills: Some(2),
+            shown_there: [
+                ("pgpgin", 3),
+                ("pgpgout", 4),
+                ("pgfault", 100),
+                ("pgmajfault", 30),
+                ("oom_kill", 2),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec(),
         };
         assert_eq!(parse_vmstat(text), Ok(expected));
         assert_eq!(parse_vmstat(""), Ok(Paging::default()));
         let faults = parse_vmstat("pgfault 100\n").expect("valid");
         assert_eq!(faults.minor_faults, None);
+    }
+
+    #[test]
+    fn node_exporter_shows_some_as_they_are() {
+        let text = "pgalloc_dma 1\npgpgin 3\npswpout 4\npgmajfault 5\nnuma_pte_updates 6\n\
+            pgreuse 7\noom_kill 8\n";
+        assert_eq!(
+            node_exporter_samples(parse_vmstat(text).expect("valid")),
+            [
+                "node_vmstat_pgpgin 3",
+                "node_vmstat_pswpout 4",
+                "node_vmstat_pgmajfault 5",
+                "node_vmstat_oom_kill 8",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_is_there_once_and_plain() {
+        let error = Err(ParseError::new(2, "another count, by its name"));
+        assert_eq!(parse_vmstat("pgfault 1\npgfault 2\n"), error);
+        assert_eq!(parse_vmstat("a 1\npgpg{} 2\n"), error);
+        let error = Err(ParseError::new(2, "a name and a count"));
+        assert_eq!(parse_vmstat("a 1\npgfau"), error);
     }
 
     #[test]
