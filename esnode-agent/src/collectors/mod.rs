@@ -14,6 +14,7 @@ pub mod load;
 pub mod memory;
 pub mod network;
 pub mod node;
+pub mod numa;
 pub mod power;
 pub mod pressure;
 mod sysfs;
