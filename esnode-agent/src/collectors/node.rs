@@ -1,58 +1,85 @@
-//! What the node is called and when it started, from `/proc/stat` (proc_stat(5)),
-//! `/proc/sys/kernel/` (proc_sys_kernel(5)) and os-release(5).
+//! What the node is called, when it started and how many files are open in it, from `/proc/stat`
+//! (proc_stat(5)), `/proc/uptime` (proc_uptime(5)), `/proc/sys/kernel/`, `/proc/sys/fs/file-nr`
+//! (proc_sys_kernel(5), proc_sys_fs(5)) and os-release(5).
 
-use super::{parse_file, parse_optional};
+mod node_exporter;
+mod os;
+
+use super::{next_number, parse_file, parse_optional};
 use crate::{
     error::{ParseError, ReadError, read_file},
     page::{Encode, Page},
 };
+use os::OsRelease;
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     fmt,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Names of the node; empty is unknown.
+/// How often names are read that change with an upgrade, if at all.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// By how many seconds the two clocks may drift apart until it is believed that one was set: they are
+/// read one after the other.
+const CLOCK_WAS_SET: f64 = 0.1;
+
+/// Names of the node that seldom change; empty is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Names {
     kernel: String,
-    os: String,
+    /// How that was built.
+    version: String,
     machine: String,
-    hostname: String,
+    /// Of NIS.
+    domain: String,
+    os: Option<OsRelease>,
+}
+
+/// Open files of all processes, files that are mapped or passed on included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Files {
+    open: u64,
+    limit: u64,
 }
 
 /// Names and times of the node.
 #[derive(Clone, Debug)]
 pub struct NodeFacts {
-    names: Names,
+    names: Arc<Names>,
+    hostname: String,
     /// In seconds since 1970.
     boot_time: Option<u64>,
+    /// In seconds.
+    uptime: Option<f64>,
     time: SystemTime,
+    files: Option<Files>,
 }
 
 /// Reads what may change anew in each pass.
 pub struct NodeCollector {
-    stat: PathBuf,
-    hostname: PathBuf,
-    names: Names,
+    procfs: PathBuf,
+    /// The hardware that the kernel is made for, if the kernel doesn't say.
+    machine: String,
+    names: Arc<Names>,
+    looked: Option<Instant>,
+    /// What the clock was when it booted, in seconds, and the boot time that was read then.
+    booted: Option<(f64, Option<u64>)>,
 }
 
 impl NodeCollector {
-    /// Reads below `procfs`; `machine` is the hardware that the kernel is made for.
+    /// Reads below `procfs`; `machine` is the hardware that the kernel is made for, which it says
+    /// itself from Linux 6.1 on.
     #[must_use]
     pub fn new(procfs: &Path, machine: String) -> Self {
-        let kernel = procfs.join("sys/kernel");
         Self {
-            stat: procfs.join("stat"),
-            hostname: kernel.join("hostname"),
-            names: Names {
-                kernel: read_file(&kernel.join("osrelease"))
-                    .map(|release| release.trim_end().to_owned())
-                    .unwrap_or_default(),
-                os: os(procfs).unwrap_or_default(),
-                machine,
-                hostname: String::new(),
-            },
+            procfs: procfs.to_owned(),
+            machine,
+            names: Arc::default(),
+            looked: None,
+            booted: None,
         }
     }
 
@@ -61,46 +88,82 @@ impl NodeCollector {
     /// # Errors
     /// If a file can't be read or parsed.
     pub fn sample(&mut self) -> Result<NodeFacts, ReadError> {
-        let hostname = parse_optional(&self.hostname, |text| Ok(text.trim_end().to_owned()))?;
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.names = Arc::new(self.look());
+            self.looked = Some(Instant::now());
+        }
+        let hostname = self.procfs.join("sys/kernel/hostname");
+        let hostname = parse_optional(&hostname, |text| Ok(text.trim_end().to_owned()))?;
+        let uptime = parse_optional(&self.procfs.join("uptime"), parse_uptime)?;
+        let time = SystemTime::now();
         Ok(NodeFacts {
-            names: Names {
-                hostname: hostname.unwrap_or_default(),
-                ..self.names.clone()
-            },
-            boot_time: parse_file(&self.stat, parse_boot_time)?,
-            time: SystemTime::now(),
+            names: Arc::clone(&self.names),
+            hostname: hostname.unwrap_or_default(),
+            boot_time: self.boot_time(begin(time))?,
+            uptime,
+            time,
+            files: parse_optional(&self.procfs.join("sys/fs/file-nr"), parse_files)?,
         })
     }
-}
 
-/// The operating system of process 1, which is the host's if the agent is in a container with the
-/// host's processes; where that may not be looked at, the agent's own.
-fn os(procfs: &Path) -> Option<String> {
-    let roots = ["1/root", "self/root"].map(|root| procfs.join(root));
-    let files = roots
-        .iter()
-        .flat_map(|root| ["etc/os-release", "usr/lib/os-release"].map(|file| root.join(file)));
-    files
-        .filter_map(|file| read_file(&file).ok())
-        .find_map(|text| parse_os(&text))
-}
-
-/// `PRETTY_NAME`, a shell assignment that may be quoted.
-fn parse_os(text: &str) -> Option<String> {
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.trim().strip_prefix("PRETTY_NAME="))?;
-    let quoted = ['"', '\'']
-        .into_iter()
-        .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote));
-    let mut name = String::new();
-    let mut characters = quoted.unwrap_or(value).chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => name.extend(characters.next()),
-            _ => name.push(character),
+    fn look(&self) -> Names {
+        let of = |name: &str| {
+            let file = self.procfs.join("sys/kernel").join(name);
+            read_file(&file).ok().map(|text| text.trim_end().to_owned())
+        };
+        Names {
+            kernel: of("osrelease").unwrap_or_default(),
+            version: of("version").unwrap_or_default(),
+            machine: of("arch").unwrap_or_else(|| self.machine.clone()),
+            domain: of("domainname").unwrap_or_default(),
+            os: OsRelease::read(&self.procfs),
         }
     }
-    Some(name)
+
+    /// `/proc/stat` costs more than all the rest where there are many cores and interrupts: it is
+    /// read only when the clock was set, which alone changes when the kernel booted by that clock.
+    fn boot_time(&mut self, begin: Option<f64>) -> Result<Option<u64>, ReadError> {
+        if let Some(((then, boot_time), now)) = self.booted.zip(begin)
+            && (now - then).abs() < CLOCK_WAS_SET
+        {
+            return Ok(boot_time);
+        }
+        let boot_time = parse_file(&self.procfs.join("stat"), parse_boot_time)?;
+        self.booted = begin.map(|begin| (begin, boot_time));
+        Ok(boot_time)
+    }
+}
+
+/// When the clock that runs since boot began, by the clock of the node.
+fn begin(time: SystemTime) -> Option<f64> {
+    let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
+    Some(seconds(time)? - since_boot.as_secs_f64())
+}
+
+/// In seconds since 1970; a clock before that was never set.
+fn seconds(time: SystemTime) -> Option<f64> {
+    let time = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(time.as_secs_f64())
+}
+
+fn parse_uptime(text: &str) -> Result<f64, ParseError> {
+    let uptime = text.split_ascii_whitespace().next();
+    let uptime = uptime.and_then(|field| field.parse().ok());
+    uptime
+        .filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0)
+        .ok_or_else(|| ParseError::new(1, "seconds since the kernel booted"))
+}
+
+fn parse_files(text: &str) -> Result<Files, ParseError> {
+    let mut fields = text.split_ascii_whitespace();
+    let mut next = |what| next_number(&mut fields, 1, what);
+    let open = next("a number of open files")?;
+    // Since Linux 2.6 always 0.
+    next("a number of files that are not in use")?;
+    Ok(Files {
+        open,
+        limit: next("the limit of open files")?,
+    })
 }
 
 /// When the kernel booted, in seconds since 1970: `btime` of `/proc/stat`.
@@ -120,17 +183,13 @@ pub fn parse_boot_time(text: &str) -> Result<Option<u64>, ParseError> {
 
 impl Encode for NodeFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Names {
-            kernel,
-            os,
-            machine,
-            hostname,
-        } = &self.names;
+        let names = &self.names;
+        let os = names.os.as_ref().map(|os| os.get("pretty_name"));
         let labels = [
-            ("kernel", kernel.as_str()),
-            ("os", os),
-            ("machine", machine),
-            ("hostname", hostname),
+            ("kernel", names.kernel.as_str()),
+            ("os", os.unwrap_or_default()),
+            ("machine", &names.machine),
+            ("hostname", &self.hostname),
         ];
         page.gauge(
             "esnode_node_info",
@@ -143,22 +202,36 @@ impl Encode for NodeFacts {
             self.boot_time,
         )?;
         page.single_gauge(
+            "esnode_node_uptime_seconds",
+            "Time since the kernel booted, suspension included, from /proc/uptime",
+            self.uptime,
+        )?;
+        page.single_gauge(
             "esnode_node_time_seconds",
             "The clock of the node when it was sampled, in seconds since 1970",
-            // A clock before 1970 was never set.
-            self.time
-                .duration_since(UNIX_EPOCH)
-                .ok()
-                .map(|time| time.as_secs_f64()),
+            seconds(self.time),
+        )?;
+        page.single_gauge(
+            "esnode_node_open_files",
+            "Open files of all processes and of the kernel, from /proc/sys/fs/file-nr",
+            self.files.map(|files| files.open),
+        )?;
+        page.single_gauge(
+            "esnode_node_open_files_limit",
+            "Files that all processes can have open together, from /proc/sys/fs/file-nr",
+            self.files.map(|files| files.limit),
         )
+    }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.encode_by_node_exporter(page)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::fixture::samples;
-    use std::time::Duration;
+    use crate::collectors::fixture::{Host, samples};
 
     #[test]
     fn boot_time() {
@@ -183,33 +256,67 @@ mod tests {
     }
 
     #[test]
-    fn names_of_systems() {
-        for (text, name) in [
-            (
-                "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n",
-                "Debian GNU/Linux 13 (trixie)",
-            ),
-            ("PRETTY_NAME='A B'\n", "A B"),
-            ("PRETTY_NAME=Plain\n", "Plain"),
-            (r#"PRETTY_NAME="a \"b\" \\ \$c""#, r#"a "b" \ $c"#),
-            ("PRETTY_NAME=\"half", "\"half"),
-            ("PRETTY_NAME=\\", ""),
-            ("PRETTY_NAME=", ""),
-        ] {
-            assert_eq!(parse_os(text).as_deref(), Some(name), "{text}");
+    fn uptime_and_open_files() {
+        assert_eq!(parse_uptime("992.73 1526.04\n"), Ok(992.73));
+        for text in ["", "x 1", "-1 1", "inf 1", "nan", &"9".repeat(400)] {
+            let error = ParseError::new(1, "seconds since the kernel booted");
+            assert_eq!(parse_uptime(text), Err(error), "{text}");
         }
-        assert_eq!(parse_os("NAME=x\n"), None);
+        let files = Files {
+            open: 313,
+            limit: u64::MAX,
+        };
+        assert_eq!(parse_files("313\t0\t18446744073709551615\n"), Ok(files));
+        for (text, expected) in [
+            ("", "a number of open files"),
+            ("-1 0 5", "a number of open files"),
+            ("1", "a number of files that are not in use"),
+            ("1 0", "the limit of open files"),
+            ("1 0 18446744073709551616", "the limit of open files"),
+        ] {
+            assert_eq!(
+                parse_files(text),
+                Err(ParseError::new(1, expected)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_changes_when_it_booted() {
+        let host = Host::new(&[("proc/stat", "btime 100\n")]);
+        let mut collector = NodeCollector::new(&host.procfs(), String::new());
+        let mut at = |begin| collector.boot_time(begin).expect("readable");
+        assert_eq!(at(Some(100.25)), Some(100));
+        // As long as it was not set, the file is not read.
+        host.write("proc/stat", "btime 200\n");
+        assert_eq!(at(Some(100.3)), Some(100));
+        assert_eq!(at(Some(200.25)), Some(200));
+        // Where that is not known, it is.
+        host.write("proc/stat", "btime 300\n");
+        assert_eq!(at(None), Some(300));
+        assert_eq!(at(Some(200.25)), Some(300));
+    }
+
+    #[test]
+    fn the_clocks_do_not_drift() {
+        let begins = [begin(SystemTime::now()), begin(SystemTime::now())];
+        let [before, after] = begins.map(|begin| begin.expect("a clock that was set"));
+        assert!((after - before).abs() < 1.0, "{before} {after}");
     }
 
     #[test]
     fn what_is_unknown_is_empty_or_absent() {
         let facts = NodeFacts {
-            names: Names {
+            names: Arc::new(Names {
                 kernel: "6.1.0".to_owned(),
                 ..Names::default()
-            },
+            }),
+            hostname: String::new(),
             boot_time: None,
+            uptime: None,
             time: UNIX_EPOCH + Duration::from_millis(1500),
+            files: None,
         };
         assert_eq!(
             samples(facts),
@@ -218,6 +325,35 @@ mod tests {
                 "esnode_node_time_seconds 1.5",
             ]
         );
+    }
+
+    #[test]
+    fn the_kernel_knows_the_machine_best() {
+        let host = Host::new(&[
+            ("proc/stat", "btime 100\n"),
+            ("proc/uptime", "7.50 3.00\n"),
+            ("proc/sys/fs/file-nr", "1\t0\t2\n"),
+            ("proc/sys/kernel/hostname", "a\n"),
+        ]);
+        let page = || {
+            let facts = NodeCollector::new(&host.procfs(), "m68k".to_owned()).sample();
+            let mut lines = samples(facts.expect("readable"));
+            lines.retain(|line| !line.starts_with("esnode_node_time_seconds "));
+            lines
+        };
+        assert_eq!(
+            page(),
+            [
+                r#"esnode_node_info{kernel="",os="",machine="m68k",hostname="a"} 1"#,
+                "esnode_node_boot_time_seconds 100",
+                "esnode_node_uptime_seconds 7.5",
+                "esnode_node_open_files 1",
+                "esnode_node_open_files_limit 2",
+            ]
+        );
+        host.write("proc/sys/kernel/arch", "aarch64\n");
+        let info = r#"esnode_node_info{kernel="",os="",machine="aarch64",hostname="a"} 1"#;
+        assert_eq!(page().first().map(String::as_str), Some(info));
     }
 
     #[test]
