@@ -206,7 +206,7 @@ fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result
     Ok(match name {
         CollectorName::Cpu => {
             let ticks = Units::of_this_kernel().ticks_per_second;
-            CpuCollector::new(procfs, ticks, sources.node_interval)
+            CpuCollector::new(procfs, sysfs, ticks, sources.node_interval)
                 .context("cannot start the thread for the usage of CPUs")?
                 .into()
         }

@@ -1,5 +1,12 @@
-//! CPU time and usage by core, and what the scheduler did, from `/proc/stat` (proc_stat(5)).
+//! CPU time and usage by core, and what the scheduler did, from `/proc/stat` (proc_stat(5)); how
+//! fast cores run, and how often they got too hot, from `/sys/devices/system/cpu`.
 
+mod devices;
+mod frequency;
+mod held;
+mod node_exporter;
+mod round;
+mod throttle;
 mod usage;
 
 use super::{next_number, parse_file, ticker::Ticking};
@@ -7,11 +14,15 @@ use crate::{
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
+use devices::Devices;
+use frequency::Frequency;
+use held::Held;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
+use throttle::Throttle;
 use usage::Usage;
 
 /// States of a core, as `/proc/stat` lists them. Guest time is part of `user` and `nice`.
@@ -26,14 +37,18 @@ const IOWAIT: usize = 4;
 struct Core {
     name: String,
     ticks: [u64; STATES.len()],
+    /// In guests, part of `user` and of `nice`. Some containers are not told.
+    guest: Option<[u64; 2]>,
 }
 
-/// Events of all cores since boot.
+/// Events of all cores since boot, and tasks at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Events {
     context_switches: Option<u64>,
     interrupts: Option<u64>,
     forks: Option<u64>,
+    running: Option<u64>,
+    blocked: Option<u64>,
 }
 
 /// CPU time and usage of all cores.
@@ -42,6 +57,8 @@ pub struct CpuFacts {
     cores: Vec<Core>,
     events: Events,
     usage_percent: Vec<(String, f64)>,
+    frequencies: Vec<Frequency>,
+    throttles: Vec<Throttle>,
     ticks_per_second: u64,
 }
 
@@ -50,33 +67,45 @@ pub struct CpuCollector {
     path: PathBuf,
     ticks_per_second: u64,
     usage: Ticking<Usage>,
+    held: Held,
+    devices: Devices,
 }
 
 impl CpuCollector {
-    /// Reads below `procfs`, for usage every `interval`; takes a first reading, so that the first
-    /// page has usage.
+    /// Reads below `procfs` and `sysfs`, for usage every `interval`.
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub fn new(procfs: &Path, ticks_per_second: u64, interval: Duration) -> io::Result<Self> {
+    pub fn new(
+        procfs: &Path,
+        sysfs: &Path,
+        ticks_per_second: u64,
+        interval: Duration,
+    ) -> io::Result<Self> {
         let path = procfs.join("stat");
         Ok(Self {
             usage: Ticking::start("cpu", Usage::new(&path), interval)?,
             path,
             ticks_per_second,
+            held: Held::default(),
+            devices: Devices::new(procfs, sysfs),
         })
     }
 
     /// Samples once.
     ///
     /// # Errors
-    /// If the file can't be read or parsed.
+    /// If a file can't be read or parsed.
     pub fn sample(&mut self) -> Result<CpuFacts, ReadError> {
-        let (cores, events) = parse_file(&self.path, parse)?;
+        let (mut cores, events) = parse_file(&self.path, parse)?;
+        self.held.hold(&mut cores, self.ticks_per_second);
+        let (frequencies, throttles) = self.devices.sample(&cores)?;
         Ok(CpuFacts {
             usage_percent: self.usage.get().percent(&cores),
             cores,
             events,
+            frequencies,
+            throttles,
             ticks_per_second: self.ticks_per_second,
         })
     }
@@ -85,33 +114,29 @@ impl CpuCollector {
 fn parse(text: &str) -> Result<(Vec<Core>, Events), ParseError> {
     let mut cores = Vec::new();
     let mut events = Events::default();
+    let mut last_core: Option<u32> = None;
     for (number, line) in (1..).zip(text.lines()) {
-        let Some((name, rest)) = line.split_once(' ') else {
-            continue;
-        };
+        let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
         let mut fields = rest.split_ascii_whitespace();
-        let mut sum = || next_number(&mut fields, number, format_args!("the sum of {name}"));
+        let mut first = |what| next_number(&mut fields, number, format_args!("{what} {name}"));
         match name {
             // The sum of the lines below it.
             "cpu" => {}
-            "ctxt" => events.context_switches = Some(sum()?),
+            "ctxt" => events.context_switches = Some(first("the sum of")?),
             // The sum comes first, then those of each interrupt.
-            "intr" => events.interrupts = Some(sum()?),
-            "processes" => events.forks = Some(sum()?),
+            "intr" => events.interrupts = Some(first("the sum of")?),
+            "processes" => events.forks = Some(first("the sum of")?),
+            "procs_running" => events.running = Some(first("the number of")?),
+            "procs_blocked" => events.blocked = Some(first("the number of")?),
             _ => {
                 let Some(name) = name.strip_prefix("cpu") else {
                     continue;
                 };
-                let mut ticks = [0; STATES.len()];
-                for (state, ticks) in STATES.iter().zip(&mut ticks) {
-                    let field = fields.next().and_then(|field| field.parse().ok());
-                    *ticks = field
-                        .ok_or_else(|| ParseError::new(number, format!("ticks in {state}")))?;
-                }
-                cores.push(Core {
-                    name: name.to_owned(),
-                    ticks,
-                });
+                // The kernel writes those that are online, by their numbers.
+                let core = name.parse().ok().filter(|core| last_core < Some(*core));
+                let core = core.ok_or_else(|| ParseError::new(number, "the next core"))?;
+                last_core = Some(core);
+                cores.push(parse_core(core, &mut fields, number)?);
             }
         }
     }
@@ -121,11 +146,40 @@ fn parse(text: &str) -> Result<(Vec<Core>, Events), ParseError> {
     Ok((cores, events))
 }
 
-impl Encode for CpuFacts {
+fn parse_core<'a>(
+    core: u32,
+    fields: &mut impl Iterator<Item = &'a str>,
+    line: usize,
+) -> Result<Core, ParseError> {
+    let mut ticks = [0; STATES.len()];
+    for (state, ticks) in STATES.iter().zip(&mut ticks) {
+        *ticks = next_number(fields, line, format_args!("ticks in {state}"))?;
+    }
+    let mut fields = fields.peekable();
+    let guest = if fields.peek().is_some() {
+        let mut next = || next_number(&mut fields, line, "ticks in guests");
+        Some([next()?, next()?])
+    } else {
+        None
+    };
+    Ok(Core {
+        name: core.to_string(),
+        ticks,
+        guest,
+    })
+}
+
+impl CpuFacts {
     #[expect(
         clippy::cast_precision_loss,
         reason = "ticks of centuries are below 2^52"
     )]
+    fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / self.ticks_per_second as f64
+    }
+}
+
+impl Encode for CpuFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
         page.gauge(
             "esnode_cpu_usage_percent",
@@ -140,8 +194,8 @@ impl Encode for CpuFacts {
             "Time that the core spent in a state, from /proc/stat; guests count as user",
             self.cores.iter().flat_map(|core| {
                 STATES.iter().zip(core.ticks).map(|(state, ticks)| {
-                    let seconds = ticks as f64 / self.ticks_per_second as f64;
-                    ([("core", core.name.as_str()), ("state", *state)], seconds)
+                    let labels = [("core", core.name.as_str()), ("state", *state)];
+                    (labels, self.seconds(ticks))
                 })
             }),
         )?;
@@ -159,22 +213,43 @@ impl Encode for CpuFacts {
             "esnode_cpu_forks",
             "Processes and threads that were started, processes of /proc/stat",
             self.events.forks,
-        )
+        )?;
+        let tasks = [
+            ("running", self.events.running),
+            ("blocked", self.events.blocked),
+        ];
+        page.gauge(
+            "esnode_cpu_tasks",
+            "Tasks that run or could run (running) and that wait for a block device (blocked), \
+             procs_running and procs_blocked of /proc/stat",
+            tasks
+                .into_iter()
+                .filter_map(|(state, tasks)| Some(([("state", state)], tasks?))),
+        )?;
+        frequency::encode(&self.frequencies, page)?;
+        throttle::encode(&self.throttles, page)
+    }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        self.encode_by_node_exporter(page)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectors::fixture::{Host, samples};
 
     const STAT: &str = "cpu  3 0 0 3 0 0 0 0 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n\
-        cpu12 11 12 13 14 15 16 17 18 0 0\nintr 77 2 75\nctxt 5\nbtime 3\nprocesses 9\n";
+        cpu12 11 12 13 14 15 16 17 18\nintr 77 2 75\nctxt 5\nbtime 3\nprocesses 9\n\
+        procs_running 2\nprocs_blocked 1\n\n";
 
     #[test]
     fn cores_without_the_sum() {
         let (cores, _) = parse(STAT).expect("valid");
         assert_eq!(cores.len(), 2);
         assert_eq!((cores[1].name.as_str(), cores[1].ticks[7]), ("12", 18));
+        assert_eq!((cores[0].guest, cores[1].guest), (Some([9, 10]), None));
     }
 
     #[test]
@@ -184,6 +259,8 @@ mod tests {
             context_switches: Some(5),
             interrupts: Some(77),
             forks: Some(9),
+            running: Some(2),
+            blocked: Some(1),
         };
         assert_eq!(events, expected);
         let (_, events) = parse("cpu0 1 2 3 4 5 6 7 8\n").expect("valid");
@@ -192,20 +269,94 @@ mod tests {
 
     #[test]
     fn says_where_it_breaks() {
-        let first = "cpu0 1 2 3 4 5 6 7 8\n";
+        let first = "cpu1 1 2 3 4 5 6 7 8\n";
         for (line, expected) in [
-            ("intr ", "intr"),
-            ("intr x 1", "intr"),
-            ("ctxt -1", "ctxt"),
-            ("processes 99999999999999999999", "processes"),
+            ("intr ", "the sum of intr"),
+            ("intr x 1", "the sum of intr"),
+            ("ctxt", "the sum of ctxt"),
+            ("ctxt -1", "the sum of ctxt"),
+            ("processes 99999999999999999999", "the sum of processes"),
+            ("procs_running x", "the number of procs_running"),
+            ("procs_blocked -1", "the number of procs_blocked"),
+            ("cpu2", "ticks in user"),
+            ("cpu2 1 2", "ticks in system"),
+            ("cpu2 1 2 3 4 5 6 7 18446744073709551616", "ticks in steal"),
+            ("cpu2 1 2 3 4 5 6 7 8 x", "ticks in guests"),
+            ("cpu2 1 2 3 4 5 6 7 8 9", "ticks in guests"),
+            ("cpu0 1 2 3 4 5 6 7 8", "the next core"),
+            ("cpu1 1 2 3 4 5 6 7 8", "the next core"),
+            ("cpux 1 2 3 4 5 6 7 8", "the next core"),
+            ("cpu4294967296 1 2 3 4 5 6 7 8", "the next core"),
         ] {
-            let error = ParseError::new(2, format!("the sum of {expected}"));
+            let error = ParseError::new(2, expected);
             assert_eq!(parse(&format!("{first}{line}\n")), Err(error), "{line}");
         }
+        let last = "cpu4294967295 1 2 3 4 5 6 7 8\n";
+        assert!(parse(last).is_ok());
         assert_eq!(
-            parse("cpu 1\ncpu0 1 2\n"),
-            Err(ParseError::new(2, "ticks in system"))
+            parse(&last.repeat(2)),
+            Err(ParseError::new(2, "the next core"))
         );
-        assert!(parse("intr 1\n").is_err());
+        let error = ParseError::new(0, "a line for each core, such as cpu0");
+        assert_eq!(parse("intr 1\n"), Err(error.clone()));
+        assert_eq!(parse(""), Err(error));
+    }
+
+    #[test]
+    fn times_tasks_frequencies_and_throttles() {
+        let host = Host::new(&[
+            ("proc/stat", STAT),
+            (
+                "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq",
+                "2245780\n",
+            ),
+            (
+                "sys/devices/system/cpu/cpu12/cpufreq/cpuinfo_max_freq",
+                "3700000\n",
+            ),
+            (
+                "sys/devices/system/cpu/cpu12/thermal_throttle/core_throttle_count",
+                "3\n",
+            ),
+            (
+                "sys/devices/system/cpu/cpu12/thermal_throttle/package_throttle_count",
+                "4\n",
+            ),
+        ]);
+        let hour = Duration::from_secs(3600);
+        let collector = CpuCollector::new(&host.procfs(), &host.sysfs(), 100, hour);
+        let mut collector = collector.expect("a thread");
+        let mut page = || samples(collector.sample().expect("readable"));
+        let seen = page();
+        assert_eq!(
+            seen[..2],
+            [
+                r#"esnode_cpu_time_seconds_total{core="0",state="user"} 0.01"#,
+                r#"esnode_cpu_time_seconds_total{core="0",state="nice"} 0.02"#,
+            ]
+        );
+        assert_eq!(
+            seen[16..],
+            [
+                "esnode_cpu_context_switches_total 5",
+                "esnode_cpu_interrupts_total 77",
+                "esnode_cpu_forks_total 9",
+                r#"esnode_cpu_tasks{state="running"} 2"#,
+                r#"esnode_cpu_tasks{state="blocked"} 1"#,
+                r#"esnode_cpu_frequency_mhz{core="0"} 2245.78"#,
+                r#"esnode_cpu_frequency_max_mhz{core="12"} 3700.0"#,
+                r#"esnode_cpu_throttles_total{core="12",scope="core"} 3"#,
+                r#"esnode_cpu_throttles_total{core="12",scope="package"} 4"#,
+            ]
+        );
+        // A core that went takes all with it, and idle time never falls.
+        host.write("proc/stat", "cpu0 1 2 3 3 5 6 7 8 9 10\n");
+        let seen = page();
+        assert_eq!(seen.len(), 9, "{seen:?}");
+        assert_eq!(
+            seen[3],
+            r#"esnode_cpu_time_seconds_total{core="0",state="idle"} 0.04"#
+        );
+        assert_eq!(seen[8], r#"esnode_cpu_frequency_mhz{core="0"} 2245.78"#);
     }
 }

@@ -84,6 +84,7 @@ mod tests {
         Core {
             name: "0".to_owned(),
             ticks: [user, 0, 0, idle, iowait, 0, 0, 0],
+            guest: None,
         }
     }
 
