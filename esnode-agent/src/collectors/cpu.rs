@@ -4,6 +4,7 @@
 mod devices;
 mod frequency;
 mod held;
+mod isolated;
 mod node_exporter;
 mod round;
 mod throttle;
@@ -14,15 +15,13 @@ use crate::{
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
-use devices::Devices;
-use frequency::Frequency;
+use devices::{DeviceFacts, Devices};
 use held::Held;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
-use throttle::Throttle;
 use usage::Usage;
 
 /// States of a core, as `/proc/stat` lists them. Guest time is part of `user` and `nice`.
@@ -57,8 +56,7 @@ pub struct CpuFacts {
     cores: Vec<Core>,
     events: Events,
     usage_percent: Vec<(String, f64)>,
-    frequencies: Vec<Frequency>,
-    throttles: Vec<Throttle>,
+    devices: DeviceFacts,
     ticks_per_second: u64,
 }
 
@@ -68,7 +66,7 @@ pub struct CpuCollector {
     ticks_per_second: u64,
     usage: Ticking<Usage>,
     held: Held,
-    devices: Devices,
+    devices: Box<Devices>,
 }
 
 impl CpuCollector {
@@ -88,7 +86,7 @@ impl CpuCollector {
             path,
             ticks_per_second,
             held: Held::default(),
-            devices: Devices::new(procfs, sysfs),
+            devices: Box::new(Devices::new(procfs, sysfs)),
         })
     }
 
@@ -99,13 +97,12 @@ impl CpuCollector {
     pub fn sample(&mut self) -> Result<CpuFacts, ReadError> {
         let (mut cores, events) = parse_file(&self.path, parse)?;
         self.held.hold(&mut cores, self.ticks_per_second);
-        let (frequencies, throttles) = self.devices.sample(&cores)?;
+        let devices = self.devices.sample(&cores)?;
         Ok(CpuFacts {
             usage_percent: self.usage.get().percent(&cores),
             cores,
             events,
-            frequencies,
-            throttles,
+            devices,
             ticks_per_second: self.ticks_per_second,
         })
     }
@@ -226,8 +223,8 @@ impl Encode for CpuFacts {
                 .into_iter()
                 .filter_map(|(state, tasks)| Some(([("state", state)], tasks?))),
         )?;
-        frequency::encode(&self.frequencies, page)?;
-        throttle::encode(&self.throttles, page)
+        frequency::encode(&self.devices.frequencies, page)?;
+        throttle::encode(&self.devices.throttles, page)
     }
 
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -323,7 +320,7 @@ mod tests {
                 "4\n",
             ),
         ]);
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let collector = CpuCollector::new(&host.procfs(), &host.sysfs(), 100, hour);
         let mut collector = collector.expect("a thread");
         let mut page = || samples(collector.sample().expect("readable"));

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// How often names are read that change with an upgrade, if at all.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 
 /// By how many seconds the two clocks may drift apart until it is believed that one was set: they are
 /// read one after the other.

@@ -14,7 +14,7 @@ use std::{
 
 /// Nodes come and go with memory that is plugged in (CXL) or given to a guest: how often they are
 /// looked for.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 
 /// The lines of `numastat`, and the kinds of allocations that they count.
 const KINDS: [(&str, &str); 6] = [

@@ -121,7 +121,9 @@ impl Encode for PressureFacts {
             if *resource == "irq" {
                 continue;
             }
-            let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+            // It divides microseconds twice, which shows in the last digit.
+            #[expect(clippy::cast_precision_loss, reason = "centuries are below 2^52")]
+            let seconds = |time: Option<Duration>| Some(time?.as_micros() as f64 / 1000.0 / 1000.0);
             page.single_counter(
                 &format!("node_pressure_{resource}_waiting_seconds"),
                 "Time in which at least one task waited for the resource, \"some\" of \
@@ -194,8 +196,9 @@ mod tests {
     #[test]
     fn node_exporter_knows_three_resources() {
         let irq = "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        let cpu = "some avg10=0.00 avg60=0.00 avg300=0.00 total=2621519\nfull total=0\n";
         let host = Host::new(&[
-            ("proc/pressure/cpu", MEMORY),
+            ("proc/pressure/cpu", cpu),
             ("proc/pressure/memory", MEMORY),
             ("proc/pressure/irq", irq),
         ]);
@@ -203,8 +206,8 @@ mod tests {
         assert_eq!(
             node_exporter_samples(facts.expect("readable")),
             [
-                "node_pressure_cpu_waiting_seconds_total 8725.358577",
-                "node_pressure_memory_waiting_seconds_total 8725.358577",
+                "node_pressure_cpu_waiting_seconds_total 2.6215189999999999",
+                "node_pressure_memory_waiting_seconds_total 8725.358576999999",
                 "node_pressure_memory_stalled_seconds_total 0.25",
             ]
         );

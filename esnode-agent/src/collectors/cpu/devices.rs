@@ -3,9 +3,10 @@
 use super::{
     Core,
     frequency::{Frequencies, Frequency},
+    isolated::{self, Isolated},
     throttle::{Throttle, Throttles},
 };
-use crate::error::ReadError;
+use crate::{collectors::sysfs, error::ReadError};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use std::{
 
 /// How often it is looked which files there are, when cores neither come nor go: a driver may have
 /// been loaded.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 
 /// The cores that are online, by their numbers.
 pub(super) struct Cpus {
@@ -42,12 +43,22 @@ impl Cpus {
     }
 }
 
+/// What cores have.
+#[derive(Clone, Debug)]
+pub(super) struct DeviceFacts {
+    pub(super) frequencies: Vec<Frequency>,
+    pub(super) throttles: Vec<Throttle>,
+    /// Those that the scheduler leaves alone.
+    pub(super) isolated: Vec<u32>,
+}
+
 /// Reads what cores have, of those that are online.
 pub(super) struct Devices {
     cpus: Cpus,
     looked: Option<Instant>,
     frequencies: Frequencies,
     throttles: Throttles,
+    isolated: Isolated,
 }
 
 impl Devices {
@@ -57,26 +68,41 @@ impl Devices {
             looked: None,
             frequencies: Frequencies::new(procfs),
             throttles: Throttles::new(),
+            isolated: Isolated::default(),
         }
     }
 
-    /// Frequencies and throttles of these cores, if they have them.
+    /// What these cores have.
     ///
     /// # Errors
     /// If a file can't be parsed.
-    pub(super) fn sample(
-        &mut self,
-        cores: &[Core],
-    ) -> Result<(Vec<Frequency>, Vec<Throttle>), ReadError> {
+    pub(super) fn sample(&mut self, cores: &[Core]) -> Result<DeviceFacts, ReadError> {
         let online = || cores.iter().filter_map(|core| core.name.parse().ok());
         let same = online().eq(self.cpus.online.iter().copied());
         if !same || self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-            self.cpus.online = online().collect();
             self.looked = None;
-            self.frequencies.look(&self.cpus);
-            self.throttles.look(&self.cpus)?;
+            self.cpus.online = online().collect();
+            self.look()?;
             self.looked = Some(Instant::now());
         }
-        Ok((self.frequencies.sample()?, self.throttles.sample()?))
+        let is_isolated = |core: &u32| self.isolated.iter().any(|range| range.contains(core));
+        Ok(DeviceFacts {
+            frequencies: self.frequencies.sample()?,
+            throttles: self.throttles.sample()?,
+            isolated: self
+                .cpus
+                .online
+                .iter()
+                .copied()
+                .filter(is_isolated)
+                .collect(),
+        })
+    }
+
+    fn look(&mut self) -> Result<(), ReadError> {
+        let isolated = self.cpus.folder.join("isolated");
+        self.isolated = sysfs::attribute(&isolated, isolated::parse)?.unwrap_or_default();
+        self.frequencies.look(&self.cpus);
+        self.throttles.look(&self.cpus)
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Limits are those of the hardware, and those that someone set.
-const LIMITS_PERIOD: Duration = Duration::from_secs(60);
+const LIMITS_PERIOD: Duration = Duration::from_mins(1);
 const LIMITS_BUDGET: Duration = Duration::from_micros(100);
 /// Enough for 150 cores; more take turns.
 const CURRENT_BUDGET: Duration = Duration::from_micros(500);
@@ -241,7 +241,8 @@ fn waits(release: &str) -> bool {
 }
 
 pub(super) fn encode(frequencies: &[Frequency], page: &mut Page<'_>) -> fmt::Result {
-    let families: [(&str, &str, fn(&Frequency) -> Option<u64>); 2] = [
+    type Family = (&'static str, &'static str, fn(&Frequency) -> Option<u64>);
+    let families: [Family; 2] = [
         (
             "esnode_cpu_frequency_mhz",
             "Frequency of the core when it was last read, of many cores in turn: scaling_cur_freq of \
@@ -334,15 +335,15 @@ mod tests {
         let old = host(&[0, 1, 2], CPUINFO, "5.15.0-91-generic\n");
         let mut frequencies = frequencies(&old, &[0, 1, 2]);
         let seen = frequencies.sample().expect("valid");
-        let current: Vec<_> = seen.iter().map(|core| core.current).collect();
-        assert_eq!(current, [Some(2_245_780), None, Some(3_000_001)]);
+        let kilohertz: Vec<_> = seen.iter().map(|core| core.current).collect();
+        assert_eq!(kilohertz, [Some(2_245_780), None, Some(3_000_001)]);
         assert_eq!(seen[2].hardware.max, Some(3002));
         // Not so soon again.
         old.write("proc/cpuinfo", "processor : 0\ncpu MHz : x\n");
         assert_eq!(frequencies.sample().expect("not read"), seen);
         // What other architectures write there is no help.
         let arm = host(&[0], "processor\t: 0\nBogoMIPS\t: 2000.00\n", "5.15.0\n");
-        assert_eq!(super::tests::current(&arm, &[0]), [Some(1000)]);
+        assert_eq!(current(&arm, &[0]), [Some(1000)]);
     }
 
     #[test]

@@ -37,6 +37,14 @@ impl CpuFacts {
             modes(&["user", "nice"], |core| {
                 core.guest.as_ref().map_or(&[], |guest| guest)
             }),
+        )?;
+        page.gauge(
+            "node_cpu_isolated",
+            "Whether the scheduler leaves the CPU alone, isolated of /sys/devices/system/cpu",
+            self.devices
+                .isolated
+                .iter()
+                .map(|core| ([("cpu", *core)], 1_u32)),
         )
     }
 
@@ -70,7 +78,7 @@ impl CpuFacts {
 
     fn encode_throttles(&self, page: &mut Page<'_>) -> fmt::Result {
         let placed = || {
-            let throttles = self.throttles.iter();
+            let throttles = self.devices.throttles.iter();
             throttles.filter_map(|throttle| Some((throttle, throttle.place?)))
         };
         page.counter(
@@ -126,7 +134,11 @@ impl CpuFacts {
                 let hertz = kilohertz(core)?.checked_mul(1000)?;
                 Some(([("cpu", core.core)], hertz))
             };
-            page.gauge(name, help, self.frequencies.iter().filter_map(hertz))?;
+            page.gauge(
+                name,
+                help,
+                self.devices.frequencies.iter().filter_map(hertz),
+            )?;
         }
         Ok(())
     }
@@ -147,6 +159,7 @@ mod tests {
                 "cpu3 100 200 300 400 500 600 700 800 900 1000\nintr 77\nctxt 5\nprocesses 9\n\
                  procs_running 2\nprocs_blocked 1\n",
             ),
+            ("sys/devices/system/cpu/isolated", "2-3\n"),
             (&cpu("cpufreq/scaling_cur_freq"), "2245780\n"),
             (&cpu("cpufreq/scaling_min_freq"), "900000\n"),
             (&cpu("cpufreq/scaling_max_freq"), "2600000\n"),
@@ -157,7 +170,7 @@ mod tests {
             (&cpu("thermal_throttle/core_throttle_count"), "3\n"),
             (&cpu("thermal_throttle/package_throttle_count"), "4\n"),
         ]);
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let collector = CpuCollector::new(&host.procfs(), &host.sysfs(), 100, hour);
         let facts = collector.expect("a thread").sample().expect("readable");
         assert_eq!(
@@ -173,6 +186,7 @@ mod tests {
                 r#"node_cpu_seconds_total{cpu="3",mode="steal"} 8.0"#,
                 r#"node_cpu_guest_seconds_total{cpu="3",mode="user"} 9.0"#,
                 r#"node_cpu_guest_seconds_total{cpu="3",mode="nice"} 10.0"#,
+                r#"node_cpu_isolated{cpu="3"} 1"#,
                 "node_context_switches_total 5",
                 "node_intr_total 77",
                 "node_forks_total 9",
