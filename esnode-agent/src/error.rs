@@ -2,7 +2,8 @@
 
 use rustix::io::Errno;
 use std::{
-    fs, io,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 use thiserror::Error;
@@ -72,12 +73,21 @@ impl ParseError {
     }
 }
 
+/// Files of proc say that they are empty. Without room the standard library begins with 32 bytes,
+/// and for each read the kernel may count anew over all CPUs (`/proc/vmstat`).
+const ROOM: usize = 8 << 10;
+
 /// Reads a text file as a whole.
 ///
 /// # Errors
 /// [`ReadError::Io`]; text that is not UTF-8 counts as `InvalidData`.
 pub fn read_file(path: &Path) -> Result<String, ReadError> {
-    fs::read_to_string(path).map_err(|source| ReadError::Io {
+    let read = || {
+        let mut text = String::with_capacity(ROOM);
+        File::open(path)?.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().map_err(|source| ReadError::Io {
         path: path.to_owned(),
         source,
     })
