@@ -15,6 +15,7 @@ use crate::{
         memory::MemoryCollector,
         network::NetworkCollector,
         node::{self, NodeCollector},
+        numa::NumaCollector,
         power::PowerCollector,
         pressure::PressureCollector,
         thermal::ThermalCollector,
@@ -212,6 +213,7 @@ fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result
         }
         CollectorName::Load => LoadCollector::new(procfs).into(),
         CollectorName::Memory => MemoryCollector::new(procfs).into(),
+        CollectorName::Numa => NumaCollector::new(sysfs).into(),
         CollectorName::Edac => EdacCollector::new(sysfs, names).into(),
         CollectorName::Pressure => PressureCollector::new(procfs).into(),
         CollectorName::Disk => DiskCollector::new(procfs, devices.disks()).into(),

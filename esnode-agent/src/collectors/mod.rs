@@ -84,6 +84,8 @@ collectors! {
     Load(load::LoadCollector),
     /// Memory and swap.
     Memory(memory::MemoryCollector),
+    /// Memory of NUMA nodes.
+    Numa(numa::NumaCollector),
     /// Errors that memory corrected, or could not.
     Edac(edac::EdacCollector),
     /// Waiting for CPU, memory and disks.

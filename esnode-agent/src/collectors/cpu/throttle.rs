@@ -53,7 +53,7 @@ impl Throttles {
         let mut counters: Vec<Counters> = Vec::new();
         for (core, folder) in cpus.having("thermal_throttle") {
             // Some guests and old kernels say -1: then the thread stands for itself.
-            let topology = |name: &str| {
+            let topology = |name: &str| -> Result<_, ReadError> {
                 let id = sysfs::number(&cpus.folder(core).join("topology").join(name))?;
                 Ok(id.and_then(|id: i64| u64::try_from(id).ok()))
             };
@@ -101,7 +101,7 @@ impl Throttles {
             if !counters.package_is_read {
                 counters.last.of_package = count("package_throttle_count")?;
             }
-            Ok(())
+            Ok::<_, ReadError>(())
         })?;
         Ok(self.counters.iter().map(|counters| counters.last).collect())
     }
