@@ -1,6 +1,7 @@
 //! CPU time and usage by core, and what the scheduler did, from `/proc/stat` (proc_stat(5)); how
 //! fast cores run, and how often they got too hot, from `/sys/devices/system/cpu`.
 
+mod cpuinfo;
 mod devices;
 mod frequency;
 mod held;

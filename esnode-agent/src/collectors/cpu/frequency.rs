@@ -8,16 +8,12 @@
 //! `cpufreq/` but counters of cycles (APERF, MPERF). Where there is neither, in most virtual
 //! machines, the kernel writes the nominal frequency for ever: that is no reading, and not shown.
 
-use super::{devices::Cpus, round::Round};
-use crate::{
-    collectors::{parse_optional, sysfs},
-    error::{ParseError, ReadError, read_file},
-    page::Page,
-};
+use super::{cpuinfo::Cpuinfo, devices::Cpus, round::Round};
+use crate::{collectors::sysfs, error::ReadError, page::Page};
 use std::{
     fmt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Limits are those of the hardware, and those that someone set.
@@ -25,7 +21,6 @@ const LIMITS_PERIOD: Duration = Duration::from_mins(1);
 const LIMITS_BUDGET: Duration = Duration::from_micros(100);
 /// Enough for 150 cores; more take turns.
 const CURRENT_BUDGET: Duration = Duration::from_micros(500);
-const CPUINFO_PERIOD: Duration = Duration::from_secs(10);
 
 /// Frequencies of a core in kHz. What the driver doesn't tell is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,39 +53,11 @@ struct Files {
     last: Frequency,
 }
 
-/// The file of all cores.
-struct Cpuinfo {
-    path: PathBuf,
-    /// Whether it has frequencies.
-    tells: bool,
-    /// Whether those were measured, and not just what the hardware is sold for.
-    measures: bool,
-    /// Whether this kernel waits for busy cores.
-    waits: bool,
-    read: Option<Instant>,
-}
-
 impl Frequencies {
     /// Looks what `/proc/cpuinfo` is good for.
     pub(super) fn new(procfs: &Path) -> Self {
-        let path = procfs.join("cpuinfo");
-        // Its beginning has the first core.
-        let text = sysfs::text(&path).unwrap_or_default();
-        let release = read_file(&procfs.join("sys/kernel/osrelease")).unwrap_or_default();
         Self {
-            cpuinfo: Cpuinfo {
-                path,
-                tells: text.lines().any(|line| line.starts_with("cpu MHz")),
-                measures: text
-                    .lines()
-                    .filter(|line| line.starts_with("flags"))
-                    .any(|line| {
-                        line.split_ascii_whitespace()
-                            .any(|flag| flag == "aperfmperf")
-                    }),
-                waits: waits(&release),
-                read: None,
-            },
+            cpuinfo: Cpuinfo::new(procfs),
             cores: Vec::new(),
             current: Round::new(Duration::ZERO, CURRENT_BUDGET),
             limits: Round::new(LIMITS_PERIOD, LIMITS_BUDGET),
@@ -115,7 +82,7 @@ impl Frequencies {
             self.cores = cores;
             self.current.restart();
             self.limits.restart();
-            self.cpuinfo.read = None;
+            self.cpuinfo.restart();
         }
     }
 
@@ -126,17 +93,15 @@ impl Frequencies {
     pub(super) fn sample(&mut self) -> Result<Vec<Frequency>, ReadError> {
         let mut having = self.cores.iter().filter(|core| core.folder.is_some());
         let has_cpufreq = having.next().is_some();
-        let Cpuinfo {
-            tells,
-            measures,
-            waits,
-            ..
-        } = self.cpuinfo;
         if has_cpufreq {
             self.limits.go(&mut self.cores, Files::read_limits)?;
         }
-        if tells && (if has_cpufreq { waits } else { measures }) {
-            self.cpuinfo.read(&mut self.cores)?;
+        if self.cpuinfo.serves(has_cpufreq) {
+            if let Some(frequencies) = self.cpuinfo.read()? {
+                for core in &mut self.cores {
+                    core.last.current = frequencies.get(&core.last.core).copied();
+                }
+            }
         } else if has_cpufreq {
             self.current.go(&mut self.cores, Files::read_current)?;
         }
@@ -170,74 +135,6 @@ impl Files {
         let frequency = sysfs::number(&folder.join(name))?;
         Ok(frequency.filter(|frequency| *frequency > 0))
     }
-}
-
-impl Cpuinfo {
-    /// Reads all cores at once, which is dear, from time to time.
-    fn read(&mut self, cores: &mut [Files]) -> Result<(), ReadError> {
-        if self
-            .read
-            .is_some_and(|read| read.elapsed() < CPUINFO_PERIOD)
-        {
-            return Ok(());
-        }
-        let frequencies = parse_optional(&self.path, parse_cpuinfo)?.unwrap_or_default();
-        for core in cores {
-            let found = frequencies.binary_search_by_key(&core.last.core, |(core, _)| *core);
-            let found = found.ok().and_then(|index| frequencies.get(index));
-            core.last.current = found.map(|(_, frequency)| *frequency);
-        }
-        self.read = Some(Instant::now());
-        Ok(())
-    }
-}
-
-/// Cores, sorted, with their frequencies in kHz.
-fn parse_cpuinfo(text: &str) -> Result<Vec<(u32, u64)>, ParseError> {
-    let mut frequencies = Vec::new();
-    let mut core = None;
-    for (number, line) in (1..).zip(text.lines()) {
-        let Some((name, value)) = line.split_once(':') else {
-            continue;
-        };
-        let value = value.trim();
-        match name.trim_end() {
-            "processor" => {
-                let value = value.parse().ok();
-                let missing = || ParseError::new(number, "the number of a core");
-                core = Some(value.ok_or_else(missing)?);
-            }
-            // "Unknown" where the kernel can't tell, from Linux 6.14 on.
-            "cpu MHz" if value != "Unknown" => {
-                let frequency = kilohertz(value);
-                let missing = || ParseError::new(number, "MHz with three decimals");
-                let frequency = frequency.ok_or_else(missing)?;
-                frequencies.extend(core.filter(|_| frequency > 0).zip(Some(frequency)));
-            }
-            _ => {}
-        }
-    }
-    frequencies.sort_unstable();
-    Ok(frequencies)
-}
-
-/// Of a number such as `2245.780`, in MHz.
-fn kilohertz(megahertz: &str) -> Option<u64> {
-    let (whole, thousandths) = megahertz.split_once('.')?;
-    if thousandths.len() != 3 {
-        return None;
-    }
-    let whole: u64 = whole.parse().ok()?;
-    whole
-        .checked_mul(1000)?
-        .checked_add(thousandths.parse().ok()?)
-}
-
-/// Whether this release of Linux waits for cores whose frequency is asked for: before 5.18.
-fn waits(release: &str) -> bool {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
-    next().zip(next()).is_some_and(|version| version < (5, 18))
 }
 
 pub(super) fn encode(frequencies: &[Frequency], page: &mut Page<'_>) -> fmt::Result {
@@ -381,22 +278,6 @@ mod tests {
 
     #[test]
     fn says_where_it_breaks() {
-        for (line, expected) in [
-            ("processor : -1", "the number of a core"),
-            ("processor :", "the number of a core"),
-            ("cpu MHz : 2245", "MHz with three decimals"),
-            ("cpu MHz : 2245.7", "MHz with three decimals"),
-            ("cpu MHz : -1.000", "MHz with three decimals"),
-            ("cpu MHz : 18446744073709551.616", "MHz with three decimals"),
-            ("cpu MHz : nan", "MHz with three decimals"),
-        ] {
-            let error = ParseError::new(2, expected);
-            assert_eq!(
-                parse_cpuinfo(&format!("processor : 0\n{line}\n")),
-                Err(error),
-                "{line}"
-            );
-        }
         let host = host(&[0], CPUINFO, "6.8.0\n");
         host.write(
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq",
@@ -408,15 +289,5 @@ mod tests {
             error.ends_with("scaling_max_freq, line 1: expected a whole number"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn releases_that_wait() {
-        for release in ["5.15.0-91-generic", "5.17", "4.18.0-513.el8.x86_64", "5.4"] {
-            assert!(waits(release), "{release}");
-        }
-        for release in ["5.18.0", "6.1.0-28-amd64", "10.0", "", "next-20250101"] {
-            assert!(!waits(release), "{release}");
-        }
     }
 }
