@@ -1,7 +1,7 @@
 //! How busy cores are, over the agent's own interval: a number that does not depend on who scrapes
 //! when.
 
-use super::{Core, IDLE, IOWAIT, STATES, parse};
+use super::{Core, IDLE, IOWAIT, parse};
 use crate::collectors::{parse_file, ticker::Tick};
 use std::path::{Path, PathBuf};
 
@@ -54,26 +54,24 @@ impl Tick for Usage {
     reason = "differences of ticks are far below 2^52"
 )]
 fn usage(before: &[Core], after: &[Core]) -> Vec<(String, f64)> {
-    let of = |core: &Core| {
-        let before = before.iter().find(|before| before.name == core.name)?;
+    let of = |(place, core): (usize, &Core)| {
+        // Cores come and go seldom: most are where they were.
+        let same = |before: &&Core| before.name == core.name;
+        let there = before.get(place).filter(same);
+        let before = there.or_else(|| before.iter().find(same))?;
         // Idle and iowait can fall by a little; such a tick counts as none.
-        let mut passed = core
-            .ticks
-            .iter()
-            .zip(&before.ticks)
-            .map(|(a, b)| a.saturating_sub(*b));
-        let mut spent = [0; STATES.len()];
-        spent.fill_with(|| passed.next().unwrap_or_default());
-        let total: u64 = spent.iter().sum();
-        let idle: u64 = spent.get(IDLE..=IOWAIT).unwrap_or_default().iter().sum();
-        (total > 0).then(|| {
-            (
-                core.name.clone(),
-                (total - idle) as f64 * 100.0 / total as f64,
-            )
-        })
+        let passed = core.ticks.iter().zip(&before.ticks);
+        let passed = passed.map(|(now, then)| now.saturating_sub(*then) as f64);
+        let (mut total, mut idle) = (0.0, 0.0);
+        for (state, ticks) in passed.enumerate() {
+            total += ticks;
+            if state == IDLE || state == IOWAIT {
+                idle += ticks;
+            }
+        }
+        (total > 0.0).then(|| (core.name.clone(), (total - idle) * 100.0 / total))
     };
-    after.iter().filter_map(of).collect()
+    after.iter().enumerate().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +96,19 @@ mod tests {
         assert_eq!(seen, percent(25.0));
         assert!(usage(&[core(1, 1, 1)], &[core(1, 1, 1)]).is_empty());
         assert!(usage(&[], &[core(1, 1, 1)]).is_empty());
+        let huge = core(u64::MAX, u64::MAX, 0);
+        assert_eq!(usage(&[core(0, 0, 0)], &[huge]), percent(50.0));
+    }
+
+    #[test]
+    fn a_core_that_went_leaves_the_others_theirs() {
+        let named = |name: &str, user, idle| Core {
+            name: name.to_owned(),
+            ..core(user, idle, 0)
+        };
+        let before = [named("0", 0, 0), named("1", 10, 10), named("3", 0, 0)];
+        let seen = usage(&before, &[named("1", 20, 10), named("3", 1, 3)]);
+        assert_eq!(seen, [("1".to_owned(), 100.0), ("3".to_owned(), 25.0)]);
     }
 
     #[test]
