@@ -1,16 +1,15 @@
 //! The command line. Every flag is an environment variable as well.
 
-use crate::{
-    bpf,
-    collectors::{CollectorName, disk, filesystem, filter::DeviceFilter, network},
-    gpu::{Intervals, filter::Wanted},
-    ladder::Rung,
-    page::Names,
-    version,
-};
+mod devices;
+mod values;
+
+pub use devices::{DeviceFlags, GpuFlags};
+
+use crate::{bpf, collectors::CollectorName, ladder::Rung, page::Names, version};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use regex::{Regex, RegexSet};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use values::{at_least_one, listen_address, node_interval, pattern};
 
 /// Which process used what on this node: CPU, memory, disk and network bytes, on one page for
 /// Prometheus.
@@ -242,136 +241,6 @@ impl Sources {
     }
 }
 
-/// Flags on the devices of the node.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Devices")]
-pub struct DeviceFlags {
-    /// Do not show block devices whose name matches this regular expression; an empty one shows
-    /// all. Otherwise it is memory, loops, floppy disks and partitions that are not shown
-    #[arg(long, env = "ESNODE_DISK_DEVICE_EXCLUDE", value_name = "REGEX", value_parser = expression,
-        conflicts_with = "disk_device_include")]
-    pub disk_device_exclude: Option<Regex>,
-
-    /// Show only block devices whose name matches this regular expression
-    #[arg(long, env = "ESNODE_DISK_DEVICE_INCLUDE", value_name = "REGEX", value_parser = expression)]
-    pub disk_device_include: Option<Regex>,
-
-    /// Do not show network interfaces whose name matches this regular expression; an empty one
-    /// shows all. Otherwise it is the host's ends of links to containers that are not shown
-    #[arg(long, env = "ESNODE_NETWORK_DEVICE_EXCLUDE", value_name = "REGEX",
-        value_parser = expression, conflicts_with = "network_device_include")]
-    pub network_device_exclude: Option<Regex>,
-
-    /// Show only network interfaces whose name matches this regular expression
-    #[arg(long, env = "ESNODE_NETWORK_DEVICE_INCLUDE", value_name = "REGEX",
-        value_parser = expression)]
-    pub network_device_include: Option<Regex>,
-
-    /// Do not show filesystems whose mount point matches this regular expression; an empty one
-    /// shows all. Otherwise it is those below /dev, /proc and /sys, and those of containers and
-    /// pods that are not shown
-    #[arg(long, env = "ESNODE_MOUNT_EXCLUDE", value_name = "REGEX", value_parser = expression,
-        conflicts_with = "mount_include")]
-    pub mount_exclude: Option<Regex>,
-
-    /// Show only filesystems whose mount point matches this regular expression
-    #[arg(long, env = "ESNODE_MOUNT_INCLUDE", value_name = "REGEX", value_parser = expression)]
-    pub mount_include: Option<Regex>,
-
-    /// Do not show filesystems whose type matches this regular expression; an empty one shows all.
-    /// Otherwise it is those of the kernel, overlays, and images such as squashfs that are not
-    /// shown
-    #[arg(long, env = "ESNODE_FSTYPE_EXCLUDE", value_name = "REGEX", value_parser = expression,
-        conflicts_with = "fstype_include")]
-    pub fstype_exclude: Option<Regex>,
-
-    /// Show only filesystems whose type matches this regular expression
-    #[arg(long, env = "ESNODE_FSTYPE_INCLUDE", value_name = "REGEX", value_parser = expression)]
-    pub fstype_include: Option<Regex>,
-}
-
-impl DeviceFlags {
-    /// Which block devices are shown.
-    #[must_use]
-    pub fn disks(&self) -> DeviceFilter {
-        DeviceFilter::new(
-            self.disk_device_exclude.as_ref(),
-            self.disk_device_include.as_ref(),
-            disk::DEFAULT_EXCLUDE,
-        )
-    }
-
-    /// Which network interfaces are shown.
-    #[must_use]
-    pub fn interfaces(&self) -> DeviceFilter {
-        DeviceFilter::new(
-            self.network_device_exclude.as_ref(),
-            self.network_device_include.as_ref(),
-            network::DEFAULT_EXCLUDE,
-        )
-    }
-
-    /// Which filesystems are shown, by their mount points.
-    #[must_use]
-    pub fn mounts(&self) -> DeviceFilter {
-        DeviceFilter::new(
-            self.mount_exclude.as_ref(),
-            self.mount_include.as_ref(),
-            filesystem::DEFAULT_MOUNT_EXCLUDE,
-        )
-    }
-
-    /// Which filesystems are shown, by their types.
-    #[must_use]
-    pub fn fstypes(&self) -> DeviceFilter {
-        DeviceFilter::new(
-            self.fstype_exclude.as_ref(),
-            self.fstype_include.as_ref(),
-            filesystem::DEFAULT_FSTYPE_EXCLUDE,
-        )
-    }
-}
-
-/// Flags on GPUs.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "GPUs")]
-pub struct GpuFlags {
-    /// Sample GPUs this often: 100ms to 5s, as the driver keeps samples of processes for 10 s
-    #[arg(long, env = "ESNODE_GPU_INTERVAL", value_name = "DURATION", default_value = "1s",
-        value_parser = gpu_interval)]
-    pub gpu_interval: Duration,
-
-    /// Read what changes seldom this often: limits, links, ECC errors, rows; at least 100ms
-    #[arg(long, env = "ESNODE_GPU_SLOW_INTERVAL", value_name = "DURATION", default_value = "30s",
-        value_parser = gpu_slow_interval)]
-    pub gpu_slow_interval: Duration,
-
-    /// Sample only these GPUs: index, UUID or the beginning of it, MIG device as 0:1 or MIG-…
-    /// (repeat, or separate by commas). Otherwise NVIDIA_VISIBLE_DEVICES says which
-    #[arg(
-        long,
-        env = "ESNODE_GPU_DEVICES",
-        value_name = "DEVICE",
-        value_delimiter = ','
-    )]
-    pub gpu_devices: Vec<Wanted>,
-
-    /// NVIDIA's management library, if it is not libnvidia-ml.so.1 where the system looks for it
-    #[arg(long, env = "ESNODE_NVML_LIBRARY", value_name = "PATH")]
-    pub nvml_library: Option<PathBuf>,
-}
-
-impl GpuFlags {
-    /// How often is sampled.
-    #[must_use]
-    pub fn intervals(&self) -> Intervals {
-        Intervals {
-            fast: self.gpu_interval,
-            slow: self.gpu_slow_interval,
-        }
-    }
-}
-
 /// Flags on the page.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Page")]
@@ -482,94 +351,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// `ADDRESS:PORT`, or `:PORT` for all IPv4 addresses.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let full = if text.starts_with(':') {
-        format!("0.0.0.0{text}")
-    } else {
-        text.to_owned()
-    };
-    full.parse()
-        .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9100 or [::]:9100".to_owned())
-}
-
-fn pattern(text: &str) -> Result<Regex, String> {
-    if text.is_empty() {
-        return Err("an empty expression matches every process".to_owned());
-    }
-    expression(text)
-}
-
-fn expression(text: &str) -> Result<Regex, String> {
-    // The library draws an arrow below the expression; its last line says it in words.
-    Regex::new(text).map_err(|error| {
-        error
-            .to_string()
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    })
-}
-
-/// A duration as people write it: `500ms`, `1s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len()
-        - text
-            .trim_start_matches(|char: char| char.is_ascii_digit())
-            .len();
-    let (number, unit) = text.split_at(digits);
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("expected a duration such as 500ms, 1s or 1h".to_owned()),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "expected a duration such as 500ms, 1s or 1h".to_owned())?;
-    let too_long = || "expected a shorter duration".to_owned();
-    let milliseconds = number.checked_mul(milliseconds).ok_or_else(too_long)?;
-    Ok(Duration::from_millis(milliseconds))
-}
-
-/// A duration from the shortest interval of samples up to `longest`.
-fn interval(text: &str, longest: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    if (Duration::from_millis(100)..=duration(longest)?).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err(format!("expected 100ms to {longest}"))
-    }
-}
-
-fn gpu_interval(text: &str) -> Result<Duration, String> {
-    interval(text, "5s")
-}
-
-fn gpu_slow_interval(text: &str) -> Result<Duration, String> {
-    interval(text, "1h")
-}
-
-fn node_interval(text: &str) -> Result<Duration, String> {
-    interval(text, "1m")
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
-        Ok(number) => Ok(number),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn parse(arguments: &[&str]) -> Result<AgentOptions, clap::Error> {
+    pub(super) fn parse(arguments: &[&str]) -> Result<AgentOptions, clap::Error> {
         Cli::try_parse_from(std::iter::once(&"esnode-core").chain(arguments)).map(|cli| cli.agent)
     }
 
@@ -615,36 +402,6 @@ mod tests {
         assert_eq!(cli.expect("valid").sources.enabled(), [CollectorName::Cpu]);
         let all = parse(&[]).expect("valid").sources.enabled();
         assert_eq!(all, CollectorName::value_variants());
-    }
-
-    #[test]
-    fn devices_are_shown_or_left_out() {
-        let disks = |arguments: &[&str]| parse(arguments).map(|it| it.sources.devices.disks());
-        let filter = disks(&[]).expect("valid");
-        assert!(filter.shows("sda") && !filter.shows("sda1"));
-        let filter = disks(&["--disk-device-exclude", "^sd"]).expect("valid");
-        assert!(filter.shows("loop0") && !filter.shows("sda"));
-        let filter = disks(&["--disk-device-include", "1$"]).expect("valid");
-        assert!(filter.shows("sda1") && !filter.shows("sda"));
-        let both = ["--disk-device-include", "a", "--disk-device-exclude", "b"];
-        assert!(disks(&both).is_err());
-        let flags = ["--network-device-exclude", ""];
-        let devices = parse(&flags).expect("valid").sources.devices;
-        assert!(devices.interfaces().shows("veth0") && !devices.disks().shows("sda1"));
-        let flags = ["--mount-include", "^/dev/", "--fstype-exclude", "^nfs"];
-        let devices = parse(&flags).expect("valid").sources.devices;
-        assert!(devices.mounts().shows("/dev/shm") && !devices.mounts().shows("/"));
-        assert!(devices.fstypes().shows("proc") && !devices.fstypes().shows("nfs4"));
-    }
-
-    #[test]
-    fn durations_have_a_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1s"), Ok(Duration::from_secs(1)));
-        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
-        for text in ["", "1", "s", "1.5s", "-1s", "1 s", "1d"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]
