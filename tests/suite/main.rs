@@ -20,6 +20,7 @@ mod lifecycle;
 mod network;
 mod node;
 mod page;
+mod parity;
 mod power;
 mod readers;
 mod rungs;
@@ -129,6 +130,7 @@ fn main() -> Result<ExitCode> {
         node::cases(),
         power::cases(),
         filesystem::cases(),
+        parity::cases(),
         readers::cases(),
         cli::cases(),
         fallback::cases(),
