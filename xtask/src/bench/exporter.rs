@@ -169,42 +169,45 @@ pub(crate) fn peers() -> Result<Vec<Exporter>> {
     let config = std::env::temp_dir().join(format!("esnode-bench-{}.yml", std::process::id()));
     let by_command = "process_names:\n  - name: \"{{.Comm}}\"\n    cmdline: ['.+']\n";
     fs::write(&config, by_command).with_context(|| config.display().to_string())?;
-    let mut peers = Vec::new();
-    // The process exporter as cheap as it can be: grouped by command name, as the agent does,
-    // without threads and smaps, which the agent does not read either.
+    // As cheap as it can be: grouped by command name, as the agent does, without threads and
+    // smaps, which the agent does not read either.
     let grouped = [
         OsStr::new("-threads=false"),
         OsStr::new("-gather-smaps=false"),
         OsStr::new("-config.path"),
         config.as_os_str(),
     ];
-    let peers_and_flags: [(&str, &str, &[&OsStr]); 2] = [
-        (
-            "prometheus-process-exporter",
-            "-web.listen-address",
-            &grouped,
-        ),
-        ("prometheus-node-exporter", "--web.listen-address", &[]),
-    ];
-    for (name, listen, flags) in peers_and_flags {
-        let address = free_address()?;
-        let mut command = Command::new(name);
-        command.arg(listen).arg(address.to_string()).args(flags);
-        command.stderr(Stdio::null());
-        let installed = Command::new(name)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok();
-        if installed {
-            peers.push(Exporter::start(name, command, address)?);
-        } else {
-            crate::step::print(&format!("{name} is not installed and not measured"));
-        }
-    }
+    let name = "prometheus-process-exporter";
+    let process_exporter = peer(name, "-web.listen-address", &grouped)?;
     fs::remove_file(&config).with_context(|| config.display().to_string())?;
-    Ok(peers)
+    Ok(process_exporter
+        .into_iter()
+        .chain(node_exporter()?)
+        .collect())
+}
+
+/// node_exporter with its default collectors, if it is installed.
+pub(crate) fn node_exporter() -> Result<Option<Exporter>> {
+    peer("prometheus-node-exporter", "--web.listen-address", &[])
+}
+
+/// A peer, if it is installed.
+fn peer(name: &str, listen: &str, flags: &[&OsStr]) -> Result<Option<Exporter>> {
+    let installed = Command::new(name)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    if !installed {
+        crate::step::print(&format!("{name} is not installed and not measured"));
+        return Ok(None);
+    }
+    let address = free_address()?;
+    let mut command = Command::new(name);
+    command.arg(listen).arg(address.to_string()).args(flags);
+    command.stderr(Stdio::null());
+    Exporter::start(name, command, address).map(Some)
 }
 
 /// A loopback address whose port nobody uses.
