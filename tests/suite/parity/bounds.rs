@@ -63,7 +63,7 @@ impl Motion {
         theirs: &[Option<f64>],
     ) -> Option<String> {
         let seen = theirs.iter().flatten().copied();
-        let (least, most) = range(seen)?;
+        let (least, most) = range(seen).unwrap_or_default();
         let slack = match self {
             Self::Grows => 0.0,
             Self::Moves { slack } => slack + (most - least),

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -20,35 +21,44 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Debian's name first, then the project's.
 const PROGRAMS: [&str; 2] = ["prometheus-node-exporter", "node_exporter"];
 
-/// Ours for block devices.
+/// Expressions that both take: Debian's package has other defaults than the project, and neither has
+/// all of ours.
 const DISKS: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+const MOUNTS: &str = r"^/(dev|proc|sys|var/lib/docker/.+)($|/)";
+const FSTYPES: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|\
+    hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|\
+    squashfs|sysfs|tracefs)$";
+/// All network interfaces.
+const NO_INTERFACES: &str = "^$";
 
-/// Flags of the agent and of node_exporter that make both show the same devices: Debian's package
-/// has other defaults than the project, and neither are ours.
-pub(super) const AGENT_FLAGS: [&str; 4] = [
-    "--disk-device-exclude",
-    DISKS,
-    "--network-device-exclude",
-    "",
+/// By a flag of the agent and one of node_exporter, what neither of both shows.
+const EXCLUDED: [(&str, &str, &str); 4] = [
+    ("disk-device", "diskstats.device", DISKS),
+    ("network-device", "netdev.device", NO_INTERFACES),
+    ("mount", "filesystem.mount-points", MOUNTS),
+    ("fstype", "filesystem.fs-types", FSTYPES),
 ];
-const FLAGS: [&str; 6] = [
-    // Its defaults leave out what it tells of itself last.
-    "--web.disable-exporter-metrics",
-    "--collector.diskstats.device-exclude=^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\\d+n\\d+p)\\d+$",
-    "--collector.netdev.device-exclude=^$",
-    "--collector.textfile.directory=",
-    concat!(
-        "--collector.filesystem.mount-points-exclude=",
-        r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+|",
-        r"var/lib/kubelet/pods/.+)($|/)"
-    ),
-    concat!(
-        "--collector.filesystem.fs-types-exclude=",
-        "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|",
-        "iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|",
-        "sysfs|tracefs)$"
-    ),
-];
+
+/// Flags of the agent that make it show the same devices.
+pub(super) fn agent_flags() -> Vec<String> {
+    let flags = EXCLUDED.iter();
+    flags
+        .map(|(flag, _, expression)| format!("--{flag}-exclude={expression}"))
+        .collect()
+}
+
+/// Flags of node_exporter.
+fn flags() -> Vec<String> {
+    let flags = EXCLUDED.iter();
+    let excluded =
+        flags.map(|(_, flag, expression)| format!("--collector.{flag}-exclude={expression}"));
+    let more = [
+        // Families that are none of the node's, some of types that the agent's page has not.
+        "--web.disable-exporter-metrics",
+        "--collector.textfile.directory=",
+    ];
+    excluded.chain(more.map(str::to_owned)).collect()
+}
 
 /// A node_exporter that answers; killed when dropped.
 pub(super) struct NodeExporter {
@@ -106,7 +116,7 @@ impl Drop for NodeExporter {
     }
 }
 
-fn spawn(address: SocketAddr, log: &std::path::Path) -> Result<Child> {
+fn spawn(address: SocketAddr, log: &Path) -> Result<Child> {
     let named = env::var_os("ESNODE_NODE_EXPORTER");
     let programs = match &named {
         Some(path) => vec![path.clone()],
@@ -116,7 +126,7 @@ fn spawn(address: SocketAddr, log: &std::path::Path) -> Result<Child> {
         let mut command = Command::new(&program);
         command
             .arg(format!("--web.listen-address={address}"))
-            .args(FLAGS)
+            .args(flags())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(log)?);

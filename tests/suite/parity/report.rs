@@ -56,7 +56,7 @@ impl Report {
 }
 
 /// A series as a page has it.
-fn shown(name: &str, labels: &Labels) -> String {
+pub(super) fn shown(name: &str, labels: &Labels) -> String {
     let labels: Vec<String> = labels
         .iter()
         .map(|(name, value)| format!("{name}={value:?}"))

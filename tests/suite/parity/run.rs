@@ -82,9 +82,11 @@ impl Run {
 /// The agent with collectors of the node alone, and node_exporter beside it.
 pub(super) fn start(flags: &[&str]) -> Result<(Agent, NodeExporter)> {
     let exporter = NodeExporter::start()?;
-    let node = ["--no-bpf", "--disable-collector", "process,gpu"];
-    let flags = [&node[..], &exporter::AGENT_FLAGS, flags].concat();
-    Ok((Agent::start(&flags)?, exporter))
+    let devices = exporter::agent_flags();
+    let mut all = vec!["--no-bpf", "--disable-collector", "process,gpu"];
+    all.extend(devices.iter().map(String::as_str));
+    all.extend(flags);
+    Ok((Agent::start(&all)?, exporter))
 }
 
 /// The agent's page in the format that node_exporter has: in it, counters are named alike.

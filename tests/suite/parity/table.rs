@@ -4,15 +4,19 @@ use esnode_tests::page::{Labels, Page};
 
 use super::run::value;
 
+/// Labels with their values; or names of labels here and there.
+type Names = &'static [(&'static str, &'static str)];
+
 /// A family of the agent, or a part of one, and what it is called there.
 pub(super) struct Pair {
     pub(super) own: &'static str,
     /// Labels of this part alone, which there are in the name or in labels of other names.
-    pub(super) own_labels: &'static [(&'static str, &'static str)],
+    pub(super) own_labels: Names,
     pub(super) theirs: &'static str,
-    pub(super) their_labels: &'static [(&'static str, &'static str)],
+    /// A family that they count apart, and we with it.
+    pub(super) and: Option<&'static str>,
     /// Names of labels here and there, where they differ.
-    renamed: &'static [(&'static str, &'static str)],
+    renamed: Names,
     /// What one of theirs is in ours.
     pub(super) unit: f64,
 }
@@ -23,19 +27,24 @@ impl Pair {
             own,
             own_labels: &[],
             theirs,
-            their_labels: &[],
+            and: None,
             renamed: &[],
             unit: 1.0,
         }
     }
 
-    const fn part(mut self, labels: &'static [(&'static str, &'static str)]) -> Self {
+    const fn part(mut self, labels: Names) -> Self {
         self.own_labels = labels;
         self
     }
 
-    const fn renamed(mut self, labels: &'static [(&'static str, &'static str)]) -> Self {
+    const fn renamed(mut self, labels: Names) -> Self {
         self.renamed = labels;
+        self
+    }
+
+    const fn and(mut self, theirs: &'static str) -> Self {
+        self.and = Some(theirs);
         self
     }
 
@@ -46,39 +55,38 @@ impl Pair {
 
     /// The labels of one of our series, as they are there.
     pub(super) fn to_theirs(&self, own: &Labels) -> Labels {
-        translate(own, self.own_labels, self.their_labels, self.renamed)
+        let there = |name: &str| {
+            let is_part = self.own_labels.iter().any(|(part, _)| *part == name);
+            let renamed = self.renamed.iter().find(|(own, _)| *own == name);
+            let there = renamed.map_or(name, |(_, there)| there).to_owned();
+            (!is_part).then_some(there)
+        };
+        own.iter()
+            .filter_map(|(name, value)| Some((there(name)?, value.clone())))
+            .collect()
     }
 
     /// The labels of one of their series, as they are here.
     pub(super) fn to_own(&self, theirs: &Labels) -> Labels {
-        let renamed = self.renamed.iter().map(|&(own, theirs)| (theirs, own));
-        let renamed: Vec<_> = renamed.collect();
-        translate(theirs, self.their_labels, self.own_labels, &renamed)
+        let here = |name: &str| {
+            let renamed = self.renamed.iter().find(|(_, there)| *there == name);
+            renamed.map_or(name, |(own, _)| own).to_owned()
+        };
+        let part = self.own_labels.iter();
+        theirs
+            .iter()
+            .map(|(name, value)| (here(name), value.clone()))
+            .chain(part.map(|&(name, value)| (name.to_owned(), value.to_owned())))
+            .collect()
     }
 }
 
-/// Takes some labels away, renames the others, and adds some.
-fn translate(
-    labels: &Labels,
-    without: &[(&str, &str)],
-    with: &[(&str, &str)],
-    renamed: &[(&str, &str)],
-) -> Labels {
-    let taken = |name: &str| without.iter().any(|(it, _)| *it == name);
-    let kept = labels.iter().filter(|(name, _)| !taken(name));
-    let kept = kept.map(|(name, value)| {
-        let other = renamed.iter().find(|(from, _)| from == name);
-        (other.map_or(name.as_str(), |(_, to)| *to), value.as_str())
-    });
-    kept.chain(with.iter().copied())
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
-
-const IFACE: &[(&str, &str)] = &[("iface", "device")];
-const CPU: &[(&str, &str)] = &[("resource", "cpu")];
-const IO: &[(&str, &str)] = &[("resource", "io")];
-const MEMORY: &[(&str, &str)] = &[("resource", "memory")];
+const CORE: Names = &[("core", "cpu")];
+const MOUNT: Names = &[("mount", "mountpoint")];
+const IFACE: Names = &[("iface", "device")];
+const CPU: Names = &[("resource", "cpu")];
+const IO: Names = &[("resource", "io")];
+const MEMORY: Names = &[("resource", "memory")];
 
 /// Every family of the agent that node_exporter has too, if by another name.
 #[rustfmt::skip]
@@ -88,6 +96,12 @@ pub(super) const PAIRS: &[Pair] = &[
     Pair::new("esnode_cpu_context_switches_total", "node_context_switches_total"),
     Pair::new("esnode_cpu_interrupts_total", "node_intr_total"),
     Pair::new("esnode_cpu_forks_total", "node_forks_total"),
+    Pair::new("esnode_cpu_tasks", "node_procs_running").part(&[("state", "running")]),
+    Pair::new("esnode_cpu_tasks", "node_procs_blocked").part(&[("state", "blocked")]),
+    Pair::new("esnode_cpu_frequency_mhz", "node_cpu_scaling_frequency_hertz")
+        .renamed(CORE).times(1e-6),
+    Pair::new("esnode_cpu_frequency_max_mhz", "node_cpu_frequency_max_hertz")
+        .renamed(CORE).times(1e-6),
     Pair::new("esnode_cpu_load_avg_1m", "node_load1"),
     Pair::new("esnode_cpu_load_avg_5m", "node_load5"),
     Pair::new("esnode_cpu_load_avg_15m", "node_load15"),
@@ -120,6 +134,13 @@ pub(super) const PAIRS: &[Pair] = &[
         .part(&[("kind", "major")]),
     Pair::new("esnode_memory_oom_kills_total", "node_vmstat_oom_kill"),
 
+    Pair::new("esnode_disk_total_bytes", "node_filesystem_size_bytes").renamed(MOUNT),
+    Pair::new("esnode_disk_free_bytes", "node_filesystem_free_bytes").renamed(MOUNT),
+    Pair::new("esnode_disk_available_bytes", "node_filesystem_avail_bytes").renamed(MOUNT),
+    Pair::new("esnode_disk_inodes", "node_filesystem_files").renamed(MOUNT),
+    Pair::new("esnode_disk_inodes_free", "node_filesystem_files_free").renamed(MOUNT),
+    Pair::new("esnode_disk_readonly", "node_filesystem_readonly").renamed(MOUNT),
+
     Pair::new("esnode_disk_read_bytes_total", "node_disk_read_bytes_total"),
     Pair::new("esnode_disk_written_bytes_total", "node_disk_written_bytes_total"),
     Pair::new("esnode_disk_read_ops_total", "node_disk_reads_completed_total"),
@@ -145,34 +166,92 @@ pub(super) const PAIRS: &[Pair] = &[
         .renamed(IFACE),
     Pair::new("esnode_network_up", "node_network_up").renamed(IFACE),
     Pair::new("esnode_network_speed_bytes", "node_network_speed_bytes").renamed(IFACE),
+    Pair::new("esnode_network_carrier_changes_total", "node_network_carrier_changes_total")
+        .renamed(IFACE),
+    Pair::new("esnode_network_softnet_processed_total", "node_softnet_processed_total")
+        .renamed(CORE),
+    Pair::new("esnode_network_softnet_dropped_total", "node_softnet_dropped_total").renamed(CORE),
+    Pair::new("esnode_network_softnet_squeezed_total", "node_softnet_times_squeezed_total")
+        .renamed(CORE),
+    Pair::new("esnode_network_conntrack_entries", "node_nf_conntrack_entries"),
+    Pair::new("esnode_network_conntrack_limit", "node_nf_conntrack_entries_limit"),
+    Pair::new("esnode_network_conntrack_drops_total", "node_nf_conntrack_stat_drop"),
+    Pair::new("esnode_network_conntrack_early_drops_total", "node_nf_conntrack_stat_early_drop"),
+    Pair::new("esnode_network_sockets", "node_sockstat_TCP_inuse").and("node_sockstat_TCP6_inuse")
+        .part(&[("protocol", "tcp"), ("state", "in_use")]),
+    Pair::new("esnode_network_sockets", "node_sockstat_TCP_orphan")
+        .part(&[("protocol", "tcp"), ("state", "orphan")]),
+    Pair::new("esnode_network_sockets", "node_sockstat_TCP_tw")
+        .part(&[("protocol", "tcp"), ("state", "time_wait")]),
+    Pair::new("esnode_network_sockets", "node_sockstat_TCP_alloc")
+        .part(&[("protocol", "tcp"), ("state", "allocated")]),
+    Pair::new("esnode_network_sockets", "node_sockstat_UDP_inuse").and("node_sockstat_UDP6_inuse")
+        .part(&[("protocol", "udp"), ("state", "in_use")]),
+    Pair::new("esnode_network_socket_memory_bytes", "node_sockstat_TCP_mem_bytes")
+        .part(&[("protocol", "tcp")]),
+    Pair::new("esnode_network_socket_memory_bytes", "node_sockstat_UDP_mem_bytes")
+        .part(&[("protocol", "udp")]),
+    Pair::new("esnode_network_udp_errors_total", "node_netstat_Udp_InErrors")
+        .and("node_netstat_Udp6_InErrors"),
     Pair::new("esnode_network_tcp_retransmits_total", "node_netstat_Tcp_RetransSegs"),
     Pair::new("esnode_network_tcp_resets_total", "node_netstat_Tcp_OutRsts"),
     Pair::new("esnode_network_tcp_connections", "node_netstat_Tcp_CurrEstab"),
     Pair::new("esnode_network_listen_overflows_total", "node_netstat_TcpExt_ListenOverflows"),
 
+    Pair::new("esnode_infiniband_rx_bytes_total", "node_infiniband_port_data_received_bytes_total"),
+    Pair::new("esnode_infiniband_tx_bytes_total",
+        "node_infiniband_port_data_transmitted_bytes_total"),
+    Pair::new("esnode_infiniband_rate_bytes", "node_infiniband_rate_bytes_per_second"),
+
+    Pair::new("esnode_node_open_files", "node_filefd_allocated"),
+    Pair::new("esnode_node_open_files_limit", "node_filefd_maximum"),
     Pair::new("esnode_node_boot_time_seconds", "node_boot_time_seconds"),
     Pair::new("esnode_node_time_seconds", "node_time_seconds"),
 ];
 
-/// Families of the agent whose values node_exporter doesn't have, and why they can't be compared.
-pub(super) const OWN_ONLY: &[(&str, &str)] = &[
-    ("esnode_cpu_usage_percent", "of the agent's own interval"),
-    ("esnode_memory_used_bytes", "a difference of two others"),
-    ("esnode_swap_used_bytes", "a difference of two others"),
-    (
-        "esnode_memory_huge_pages_total_bytes",
-        "bytes, where there are pages there",
-    ),
-    ("esnode_memory_huge_pages_free_bytes", "the same"),
-    ("esnode_memory_huge_pages_reserved_bytes", "the same"),
-    (
-        "esnode_network_udp_errors_total",
-        "a sum over IPv4 and IPv6",
-    ),
-    (
-        "esnode_node_info",
-        "other labels: see node_uname_info, node_os_info",
-    ),
+/// Families of the agent, or parts of them, whose values node_exporter doesn't have, and why they
+/// can't be compared.
+#[rustfmt::skip]
+pub(super) const OWN_ONLY: &[(&str, Names, &str)] = &[
+    ("esnode_cpu_usage_percent", &[], "of the agent's own interval"),
+    ("esnode_cpu_throttles_total", &[], "by scope, where there is a family for each there"),
+    ("esnode_memory_used_bytes", &[], "a difference of two others"),
+    ("esnode_swap_used_bytes", &[], "a difference of two others"),
+    ("esnode_memory_huge_pages_total_bytes", &[], "bytes, where there are pages there"),
+    ("esnode_memory_huge_pages_free_bytes", &[], "the same"),
+    ("esnode_memory_huge_pages_reserved_bytes", &[], "the same"),
+    ("esnode_memory_page_faults_total", &[("kind", "minor")], "all faults less the major ones"),
+    ("esnode_numa_memory_total_bytes", &[], "not among its default collectors"),
+    ("esnode_numa_memory_free_bytes", &[], "the same"),
+    ("esnode_numa_memory_used_bytes", &[], "the same"),
+    ("esnode_numa_allocations_total", &[], "the same"),
+    ("esnode_pressure_stalled_seconds_total", &[("resource", "irq")], "from version 1.8 on"),
+    ("esnode_pressure_stalled_seconds_total", &[("resource", "cpu")], "never read there"),
+    ("esnode_disk_used_bytes", &[], "a difference of two others"),
+    ("esnode_disk_stuck", &[], "together in node_filesystem_device_error there"),
+    ("esnode_disk_error", &[], "the same"),
+    ("esnode_infiniband_link_up", &[], "a number for each state there"),
+    ("esnode_infiniband_rx_packets_total", &[], "several kinds of packets there"),
+    ("esnode_infiniband_tx_packets_total", &[], "the same"),
+    ("esnode_infiniband_errors_total", &[], "a family for each kind there"),
+    ("esnode_infiniband_congestion_total", &[], "not there"),
+    ("esnode_infiniband_tx_wait_ticks_total", &[], "not there by default"),
+    ("esnode_node_info", &[], "other labels: see node_uname_info, node_os_info"),
+    ("esnode_node_uptime_seconds", &[], "not there"),
+];
+
+/// Families of sensors: node_exporter has them by other labels, of paths in `/sys`.
+pub(super) const SENSORS: &[&str] = &[
+    "esnode_cooling_device_",
+    "esnode_cpu_package_",
+    "esnode_dram_",
+    "esnode_hwmon_",
+    "esnode_memory_controller_",
+    "esnode_memory_dimm_",
+    "esnode_memory_ecc_",
+    "esnode_node_energy_joules_total",
+    "esnode_node_power_watts",
+    "esnode_thermal_zone_",
 ];
 
 /// Whether node_exporter's page says that something isn't known of what has these labels.
