@@ -56,6 +56,8 @@ fn flags() -> Vec<String> {
         // Families that are none of the node's, some of types that the agent's page has not.
         "--web.disable-exporter-metrics",
         "--collector.textfile.directory=",
+        // What udev knows of disks is labels of node_disk_info there.
+        "--path.udev.data=/nonexistent",
     ];
     excluded.chain(more.map(str::to_owned)).collect()
 }
@@ -67,13 +69,13 @@ pub(super) struct NodeExporter {
 }
 
 impl NodeExporter {
-    /// Starts it with its default collectors on a free loopback port.
-    pub(super) fn start() -> Result<Self> {
+    /// Starts it with its default collectors on a free loopback port, and with more flags.
+    pub(super) fn start(more: &[String]) -> Result<Self> {
         // Whoever takes the port meanwhile makes this fail, and that's told.
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let log = workload::directory()?.join("node_exporter.log");
         let mut exporter = Self {
-            child: spawn(address, &log)?,
+            child: spawn(address, more, &log)?,
             address,
         };
         let start = Instant::now();
@@ -116,7 +118,7 @@ impl Drop for NodeExporter {
     }
 }
 
-fn spawn(address: SocketAddr, log: &Path) -> Result<Child> {
+fn spawn(address: SocketAddr, more: &[String], log: &Path) -> Result<Child> {
     let named = env::var_os("ESNODE_NODE_EXPORTER");
     let programs = match &named {
         Some(path) => vec![path.clone()],
@@ -127,6 +129,7 @@ fn spawn(address: SocketAddr, log: &Path) -> Result<Child> {
         command
             .arg(format!("--web.listen-address={address}"))
             .args(flags())
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(log)?);

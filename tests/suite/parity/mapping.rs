@@ -12,22 +12,26 @@ use super::table::{AGENT, OWN_ONLY, PAIRS, Pair, SENSORS, UNKNOWN};
 
 pub(super) fn check() -> Result<()> {
     let (agent, exporter) = run::start(&[])?;
-    let run = Run::take(&agent, &exporter)?;
+    compare(&Run::take(&agent, &exporter)?).finish()
+}
+
+/// Compares all families.
+pub(super) fn compare(run: &Run) -> Report {
     let mut report = Report::default();
     for pair in PAIRS {
-        compare(pair, &run, &mut report);
+        compare_pair(pair, run, &mut report);
     }
-    for name in unknown(&run) {
+    for name in unknown(run) {
         report.note(
             name,
             "not in the table of this test, with a counterpart or a reason",
         );
     }
-    report.finish()
+    report
 }
 
 /// Compares each series that one of both has.
-fn compare(pair: &Pair, run: &Run, report: &mut Report) {
+fn compare_pair(pair: &Pair, run: &Run, report: &mut Report) {
     let their_pages = || run.theirs.iter();
     let kind = their_pages().find_map(|page| family(page, pair.theirs));
     let kind = kind.map_or("gauge", |family| family.kind.as_str());

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod exporter;
+mod hosts;
 mod mapping;
 mod names;
 mod readme;
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         // Others would move gauges while they're compared.
         Case::alone("parity::own_names_have_equal_values", mapping::check),
         Case::alone("parity::names_of_node_exporter", names::check),
+        Case::new("parity::names_on_hosts_that_are_folders", hosts::check),
         Case::new("parity::readme_lists_what_is_missing", readme::check),
     ]
 }

@@ -58,7 +58,7 @@ fn covered() -> Result<BTreeSet<String>> {
 /// Each default collector of node_exporter is covered or listed as missing, and what is listed is
 /// what that collector has, as far as it shows anything on this kernel.
 pub(super) fn check() -> Result<()> {
-    let exporter = NodeExporter::start()?;
+    let exporter = NodeExporter::start(&[])?;
     let page = exporter.page()?;
     exporter::need_version(&page)?;
     let (covered, missing) = (covered()?, missing()?);

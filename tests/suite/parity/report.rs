@@ -34,6 +34,20 @@ impl Report {
         self.differences.push((what.into(), difference.into()));
     }
 
+    /// The same, of one of several hosts.
+    pub(super) fn of(mut self, host: &str) -> Self {
+        for (what, _) in &mut self.differences {
+            what.insert_str(0, &format!("{host}: "));
+        }
+        self
+    }
+
+    /// Takes in what was found elsewhere.
+    pub(super) fn add(&mut self, other: Self) {
+        self.compared += other.compared;
+        self.differences.extend(other.differences);
+    }
+
     /// Fails with a table of all that differs, and where nothing was compared.
     pub(super) fn finish(mut self) -> Result<()> {
         if self.differences.is_empty() {

@@ -79,14 +79,21 @@ impl Run {
     }
 }
 
-/// The agent with collectors of the node alone, and node_exporter beside it.
-pub(super) fn start(flags: &[&str]) -> Result<(Agent, NodeExporter)> {
-    let exporter = NodeExporter::start()?;
-    let devices = exporter::agent_flags();
-    let mut all = vec!["--no-bpf", "--disable-collector", "process,gpu"];
-    all.extend(devices.iter().map(String::as_str));
-    all.extend(flags);
-    Ok((Agent::start(&all)?, exporter))
+/// Flags of an agent with collectors of the node alone, which shows the devices that node_exporter
+/// shows.
+pub(super) fn agent_flags() -> Vec<String> {
+    let node = ["--no-bpf", "--disable-collector=process,gpu"];
+    let node = node.map(str::to_owned).into_iter();
+    node.chain(exporter::agent_flags()).collect()
+}
+
+/// The agent with such flags and more, and node_exporter beside it.
+pub(super) fn start(more: &[&str]) -> Result<(Agent, NodeExporter)> {
+    let exporter = NodeExporter::start(&[])?;
+    let flags = agent_flags();
+    let flags = flags.iter().map(String::as_str).chain(more.iter().copied());
+    let flags: Vec<&str> = flags.collect();
+    Ok((Agent::start(&flags)?, exporter))
 }
 
 /// The agent's page in the format that node_exporter has: in it, counters are named alike.

@@ -274,12 +274,13 @@ pub(super) const UNKNOWN: &[(&str, IsUnknown)] = &[
     }),
 ];
 
-/// What the agent tells of itself.
+/// What the agent tells of itself, and the names of node_exporter.
 pub(super) const AGENT: &[&str] = &[
     "esnode_agent_",
     "esnode_attribution_",
     "esnode_collector_",
     "esnode_passes_total",
     "esnode_scrapes_total",
+    "node_",
     "process_",
 ];
