@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use esnode_tests::agent::Agent;
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("node::loopback_carries_what_was_sent", loopback),
         Case::new("node::devices_are_chosen", devices),
         Case::new("node::boot_time_is_the_kernels", boot_time),
+        Case::new("node::usage_is_of_the_agents_own_interval", usage),
     ]
 }
 
@@ -149,6 +151,38 @@ fn boot_time() -> Result<()> {
         page.count("esnode_node_info", &labels)?,
         Some(1),
         "{labels:?}"
+    );
+    Ok(())
+}
+
+/// Whoever scrapes, and how often, sees the usage of the last whole interval: it changes when an
+/// interval is over, not from scrape to scrape.
+fn usage() -> Result<()> {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let agent = Agent::start(&["--collectors", "cpu", "--node-interval", "1s"])?;
+    thread::sleep(INTERVAL + INTERVAL / 2);
+    let begun = Instant::now();
+    let mut seen: Vec<Vec<f64>> = Vec::new();
+    let mut scrapes = 0;
+    while begun.elapsed() < INTERVAL * 2 {
+        let page = agent.page()?;
+        let cores = page.select("esnode_cpu_usage_percent", &[]).into_iter();
+        let usage: Vec<_> = cores.map(|sample| sample.value).collect();
+        ensure!(!usage.is_empty(), "no usage");
+        let possible = usage.iter().all(|percent| (0.0..=100.0).contains(percent));
+        ensure!(possible, "usage is {usage:?}");
+        if seen.last() != Some(&usage) {
+            seen.push(usage);
+        }
+        scrapes += 1;
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Intervals of at least a second, of which the first and the last were seen in part.
+    let intervals = usize::try_from(begun.elapsed().as_secs())? + 2;
+    ensure!(
+        seen.len() <= intervals && scrapes > 2 * intervals,
+        "{} values in {scrapes} scrapes over {intervals} intervals: {seen:?}",
+        seen.len()
     );
     Ok(())
 }
