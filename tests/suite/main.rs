@@ -13,6 +13,7 @@ mod disk;
 mod fallback;
 mod faults;
 mod filesystem;
+mod fixtures;
 mod gpu;
 mod ladder;
 mod latency;
@@ -128,6 +129,7 @@ fn main() -> Result<ExitCode> {
         server::cases(),
         page::cases(),
         node::cases(),
+        fixtures::cases(),
         power::cases(),
         filesystem::cases(),
         parity::cases(),
