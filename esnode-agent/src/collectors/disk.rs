@@ -4,7 +4,7 @@
 mod node_exporter;
 mod times;
 
-use super::{CollectError, filter::DeviceFilter, next_number, parse_optional};
+use super::{CollectError, filter::DeviceFilter, keep_first, next_number, parse_optional};
 use crate::{
     error::ParseError,
     page::{Encode, Page},
@@ -97,6 +97,7 @@ impl DiskCollector {
             return Err(CollectError::Off(reason.to_owned()));
         };
         disks.retain(|disk| self.filter.shows(&disk.name));
+        keep_first(&mut disks, |disk| &disk.name);
         self.times.carry(&mut disks);
         Ok(DiskFacts { disks })
     }
@@ -268,7 +269,7 @@ impl Encode for DiskFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collectors::fixture::samples;
+    use crate::collectors::fixture::{Host, samples};
 
     const DISKSTATS: &str = "   7       0 loop0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n\
         \u{20}259       0 nvme0n1 10 1 16 250 20 2 32 1500 3 1250 1750 7 0 8 9 4 5\n\
@@ -305,6 +306,14 @@ mod tests {
             (Some(12), Some(16))
         );
         assert_eq!(parse(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_device_that_is_listed_twice_is_shown_once() {
+        let line = "8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n";
+        let host = Host::new(&[("proc/diskstats", &line.repeat(2))]);
+        let facts = DiskCollector::new(&host.procfs(), DeviceFilter::default()).sample();
+        assert_eq!(facts.expect("valid").disks.len(), 1);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::{
     process::{collector::ProcessCollector, table::TableError},
 };
 use clap::{ValueEnum, builder::PossibleValue};
+use rustc_hash::FxHashSet;
 use std::{
     fmt, io,
     panic::{self, AssertUnwindSafe},
@@ -258,6 +259,15 @@ fn parse_optional<T>(
         Err(error) if error.is_absent() => Ok(None),
         outcome => outcome.map(Some),
     }
+}
+
+/// Of items with the same name, keeps the first: a list that grows while the kernel writes it, part by
+/// part, can hold one twice, and a page must not.
+fn keep_first<T>(items: &mut Vec<T>, name: impl Fn(&T) -> &str) {
+    let mut names = FxHashSet::default();
+    let first: Vec<_> = items.iter().map(|item| names.insert(name(item))).collect();
+    let mut first = first.into_iter();
+    items.retain(|_| first.next().unwrap_or(true));
 }
 
 /// The next of these fields as a whole number; `what` is expected in `line`.

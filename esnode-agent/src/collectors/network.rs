@@ -11,7 +11,7 @@ mod protocols;
 mod sockets;
 mod softnet;
 
-use super::{CollectError, filter::DeviceFilter, parse_optional};
+use super::{CollectError, filter::DeviceFilter, keep_first, parse_optional};
 use crate::{
     error::{ParseError, ReadError, read_file},
     page::{Encode, Names, Page},
@@ -84,6 +84,7 @@ impl NetworkCollector {
         let (folder, mut interfaces) = view(&self.folders)?;
         let known = self.classes.know(&interfaces);
         interfaces.retain(|interface| self.filter.shows(&interface.name));
+        keep_first(&mut interfaces, |interface| &interface.name);
         if known {
             self.classes.look_up(&mut interfaces)?;
         }
@@ -219,6 +220,15 @@ mod tests {
     const HOST: &str = "head\nhead\n eth0: 10 0 0 0 0 0 0 0 20 0 0 0 0 0 0 0\n \
         docker0: 30 0 0 0 0 0 0 0 40 0 0 0 0 0 0 0\n";
     const CONTAINER: &str = "head\nhead\n eth0: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n";
+
+    #[test]
+    fn an_interface_that_is_listed_twice_is_shown_once() {
+        let line = " eth0: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n";
+        let text = format!("head\nhead\n{line}{line}");
+        let page = samples(&[("proc/net/dev", &text)]).expect("valid");
+        let bytes = page.iter().filter(|line| line.contains("rx_bytes"));
+        assert_eq!(bytes.count(), 1, "{page:?}");
+    }
 
     #[test]
     fn the_host_is_where_process_1_is() {

@@ -43,11 +43,17 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, ParseError> {
             let count = fields.next().and_then(|field| field.parse().ok());
             let expected = || ParseError::new(number, format!("{name} of {protocol}"));
             let count = count.ok_or_else(expected)?;
-            counts.extend(known(&STATES, name).map(|state| Entry {
-                protocol,
-                state,
-                count,
-            }));
+            let Some(state) = known(&STATES, name) else {
+                continue;
+            };
+            let known = |it: &Entry| (it.protocol, it.state) == (protocol, state);
+            if !counts.iter().any(known) {
+                counts.push(Entry {
+                    protocol,
+                    state,
+                    count,
+                });
+            }
         }
     }
     Ok(counts)
@@ -141,6 +147,12 @@ mod tests {
             counts: counts.collect(),
             page_size: 4096,
         }
+    }
+
+    #[test]
+    fn what_is_said_twice_counts_once() {
+        let twice = parse("RAW: inuse 1 inuse 2\nRAW: inuse 3\n").expect("valid");
+        assert_eq!(twice, parse("RAW: inuse 1\n").expect("valid"));
     }
 
     #[test]

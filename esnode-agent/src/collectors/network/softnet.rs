@@ -66,9 +66,16 @@ impl Carried {
 
 pub(super) fn parse(text: &str) -> Result<Vec<Core>, ParseError> {
     let lines = (1..).zip(text.lines()).zip(0..);
-    lines
-        .map(|((number, line), place)| parse_line(number, line, place))
-        .collect()
+    let mut cores: Vec<Core> = Vec::new();
+    for ((number, line), place) in lines {
+        let core = parse_line(number, line, place)?;
+        // They come in their order.
+        if cores.last().is_some_and(|last| last.number >= core.number) {
+            return Err(ParseError::new(number, "cores in their order"));
+        }
+        cores.push(core);
+    }
+    Ok(cores)
 }
 
 /// `place` is the number of the core if the kernel does not tell it: the same, while all are online.
@@ -180,5 +187,7 @@ mod tests {
             let error = Err(ParseError::new(2, expected));
             assert_eq!(parse(&format!("{cut}\n{line}\n")), error, "{line}");
         }
+        let error = Err(ParseError::new(2, "cores in their order"));
+        assert_eq!(parse(&format!("{cut} 1\n{cut} 1\n")), error);
     }
 }

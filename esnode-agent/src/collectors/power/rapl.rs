@@ -60,6 +60,8 @@ impl Rapl {
                 continue;
             }
             match zone(&class.join(&entry), &rapl.zones) {
+                // No two are the same; a page must not have them twice if they are.
+                Some(zone) if rapl.zones.iter().any(|known| known.is(&zone)) => {}
                 Some(zone) => rapl.zones.push(zone),
                 None => rapl.hidden = true,
             }
@@ -99,6 +101,12 @@ fn zone(folder: &Path, before: &[Zone]) -> Option<Zone> {
 }
 
 impl Zone {
+    /// Whether both have the same name on the page.
+    fn is(&self, other: &Self) -> bool {
+        let key = |zone: &Self| (zone.domain, zone.package.clone(), zone.name.clone());
+        key(self) == key(other)
+    }
+
     /// What the counter says, in microjoules.
     ///
     /// # Errors
@@ -158,6 +166,16 @@ mod tests {
             error.ends_with("energy_uj, line 1: expected microjoules"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_package_counts_once() {
+        let host = Host::new(&[
+            ("sys/class/powercap/intel-rapl:0/name", "package-0\n"),
+            ("sys/class/powercap/intel-rapl:1/name", "package-0\n"),
+        ]);
+        let rapl = Rapl::find(&host.sysfs()).expect("listed");
+        assert_eq!(rapl.zones.len(), 1);
     }
 
     #[test]
