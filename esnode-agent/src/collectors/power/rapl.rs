@@ -80,7 +80,8 @@ fn zone(folder: &Path, before: &[Zone]) -> Option<Zone> {
     });
     let (domain, package) = match (name.split_once('-'), name.as_str()) {
         (Some(("package", package)), _) => (Domain::Package, package.to_owned()),
-        (_, "psys") => (Domain::Platform, String::new()),
+        // The package that has it can be another one than the first: `psys-1`.
+        (Some(("psys", _)), _) | (_, "psys") => (Domain::Platform, String::new()),
         (_, of_package) => {
             let package = parent.map(|zone| zone.package.clone());
             let domain = match of_package {
@@ -166,6 +167,16 @@ mod tests {
             error.ends_with("energy_uj, line 1: expected microjoules"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_platform_may_hang_on_any_package() {
+        let host = Host::new(&[
+            ("sys/class/powercap/intel-rapl:1/name", "package-1\n"),
+            ("sys/class/powercap/intel-rapl:1:1/name", "psys-1\n"),
+        ]);
+        let rapl = Rapl::find(&host.sysfs()).expect("listed");
+        assert_eq!(rapl.zones[1].domain, Domain::Platform);
     }
 
     #[test]
