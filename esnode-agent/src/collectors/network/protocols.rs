@@ -101,12 +101,13 @@ pub(super) fn parse_snmp6(text: &str) -> Result<Vec<Cell>, ParseError> {
             continue;
         };
         let value = fields.next().and_then(|field| field.parse().ok());
-        values.push(Cell {
+        let cell = Cell {
             file: "snmp6",
             table,
             column,
             value: value.ok_or_else(|| ParseError::new(number, name))?,
-        });
+        };
+        keep(&mut values, cell);
     }
     Ok(values)
 }
@@ -130,16 +131,25 @@ fn parse_tables(text: &str, file: &'static str, tables: &[Table]) -> Result<Vec<
                 continue;
             };
             let value = field.and_then(|field| field.parse().ok());
-            values.push(Cell {
+            let expected = || ParseError::new(number + 1, format!("{column} of {table}"));
+            let cell = Cell {
                 file,
                 table,
                 column,
-                value: value
-                    .ok_or_else(|| ParseError::new(number + 1, format!("{column} of {table}")))?,
-            });
+                value: value.ok_or_else(expected)?,
+            };
+            keep(&mut values, cell);
         }
     }
     Ok(values)
+}
+
+/// Of values with the same name, keeps the first.
+fn keep(values: &mut Vec<Cell>, cell: Cell) {
+    let name = |cell: &Cell| (cell.table, cell.column);
+    if !values.iter().any(|known| name(known) == name(&cell)) {
+        values.push(cell);
+    }
 }
 
 fn row<'a>(table: &str, line: &'a str) -> Option<&'a str> {
@@ -274,6 +284,16 @@ mod tests {
         let errors = |text: &str| Protocols(parse_snmp6(text).expect("valid")).udp_errors();
         assert_eq!(errors("Udp6InErrors 2\n"), Some(2));
         assert_eq!(errors(""), None);
+    }
+
+    #[test]
+    fn what_is_said_twice_counts_once() {
+        let twice = "TcpExt: TCPTimeouts TCPTimeouts\nTcpExt: 1 2\n";
+        let values = parse_netstat(&twice.repeat(2)).expect("valid");
+        assert_eq!(values.len(), 1);
+        assert_eq!(values[0].value, 1);
+        let values = parse_snmp6("Udp6InErrors 1\nUdp6InErrors 2\n").expect("valid");
+        assert_eq!(values.len(), 1);
     }
 
     #[test]
