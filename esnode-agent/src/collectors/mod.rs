@@ -8,6 +8,8 @@ pub mod filesystem;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod fuzz;
 pub mod hwmon;
 pub mod infiniband;
 pub mod load;
