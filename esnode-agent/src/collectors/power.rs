@@ -157,8 +157,8 @@ fn nothing(hidden: bool) -> String {
             .to_owned()
     } else {
         "nothing here measures power: no RAPL (/sys/class/powercap; load intel_rapl_msr), no known \
-         meter in /sys/class/hwmon (acpi_power_meter …), no GPU that tells; virtual machines rarely \
-         have any"
+         meter in /sys/class/hwmon (acpi_power_meter …), nothing told by NVML; virtual machines \
+         rarely have any"
             .to_owned()
     }
 }

@@ -82,9 +82,13 @@ pub(super) struct Interface {
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Interface>, ParseError> {
-    let lines = (1..).zip(text.lines());
+    let mut lines = (1..).zip(text.lines());
+    for line in 1..=HEADER {
+        let heading = lines.next();
+        heading.ok_or_else(|| ParseError::new(line, "a heading of the table"))?;
+    }
     let mut interfaces = Vec::new();
-    for (number, line) in lines.skip(HEADER) {
+    for (number, line) in lines {
         let (name, fields) = line
             .rsplit_once(':')
             .ok_or_else(|| ParseError::new(number, "the name of an interface and a colon"))?;
@@ -173,7 +177,8 @@ mod tests {
         assert_eq!(interfaces[0].counts.as_slice(), expected);
         assert_eq!(interfaces[1].count(0), Some(u64::MAX));
         assert!(parse(HEAD).expect("valid").is_empty());
-        assert!(parse("").expect("valid").is_empty());
+        let heading = ParseError::new(1, "a heading of the table");
+        assert_eq!(parse("").expect_err("cut"), heading);
     }
 
     #[test]
