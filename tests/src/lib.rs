@@ -10,6 +10,7 @@
 )]
 
 pub mod agent;
+pub mod fixture;
 pub mod gpu;
 pub mod http;
 pub mod log;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use esnode_tests::agent::Agent;
-use esnode_tests::{skip, workload};
+use esnode_tests::{fixture, workload};
 
 use super::exporter::{self, NodeExporter};
 use super::report::Report;
@@ -80,14 +80,8 @@ fn compare(host: &Path) -> Result<Report> {
 
 /// A copy of a host in which both are where process 1 is, with what node_exporter can't do without.
 fn prepare(host: &str) -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures")
-        .join(host);
-    if !folder.is_dir() {
-        skip!("needs {}", folder.display());
-    }
     let copy = workload::directory()?.join(format!("parity-{host}"));
-    copy_folder(&folder, &copy)?;
+    fixture::copy(&fixture::folder()?.join(host), &copy)?;
     let own = copy.join("proc/self");
     // In the container's view, who asks is all that there is.
     if own.is_symlink() {
@@ -99,24 +93,6 @@ fn prepare(host: &str) -> Result<PathBuf> {
     add(&sys.join("class/infiniband"), &DEVICE)?;
     add(&sys.join("class/net"), &INTERFACE)?;
     Ok(copy)
-}
-
-/// Copies a folder with its links as they are.
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_folder(&from, &to)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(&from)?, to)?;
-        } else {
-            fs::write(to, fs::read(&from)?)?;
-        }
-    }
-    Ok(())
 }
 
 /// Adds files to each folder in a folder, where they are missing.
