@@ -1,4 +1,4 @@
-//! The system calls that no library offers safely. The only unsafe code of the agent.
+//! The system calls that no library offers safely.
 #![expect(
     unsafe_code,
     reason = "raw bpf(2), perf_event_open(2), malloc_trim(3), and a promise to epoll(7)"

@@ -19,6 +19,7 @@ pub mod node;
 pub mod numa;
 pub mod power;
 pub mod pressure;
+mod sys;
 mod sysfs;
 pub mod thermal;
 mod ticker;

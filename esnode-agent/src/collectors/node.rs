@@ -1,7 +1,8 @@
 //! What the node is called, when it started and how many files are open in it, from `/proc/stat`
 //! (proc_stat(5)), `/proc/uptime` (proc_uptime(5)), `/proc/sys/kernel/`, `/proc/sys/fs/file-nr`
-//! (proc_sys_kernel(5), proc_sys_fs(5)) and os-release(5).
+//! (proc_sys_kernel(5), proc_sys_fs(5)) and os-release(5), and how well its clock is kept.
 
+mod clock;
 mod node_exporter;
 mod os;
 
@@ -10,6 +11,7 @@ use crate::{
     error::{ParseError, ReadError, read_file},
     page::{Encode, Page},
 };
+use clock::Clock;
 use os::OsRelease;
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -55,6 +57,7 @@ pub struct NodeFacts {
     /// In seconds.
     uptime: Option<f64>,
     time: SystemTime,
+    clock: Option<Clock>,
     files: Option<Files>,
 }
 
@@ -102,6 +105,7 @@ impl NodeCollector {
             boot_time: self.boot_time(begin(time))?,
             uptime,
             time,
+            clock: Clock::read(),
             files: parse_optional(&self.procfs.join("sys/fs/file-nr"), parse_files)?,
         })
     }
@@ -211,6 +215,9 @@ impl Encode for NodeFacts {
             "The clock of the node when it was sampled, in seconds since 1970",
             seconds(self.time),
         )?;
+        if let Some(clock) = &self.clock {
+            clock.encode(page)?;
+        }
         page.single_gauge(
             "esnode_node_open_files",
             "Open files of all processes and of the kernel, from /proc/sys/fs/file-nr",
@@ -224,7 +231,11 @@ impl Encode for NodeFacts {
     }
 
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
-        self.encode_by_node_exporter(page)
+        self.encode_by_node_exporter(page)?;
+        match &self.clock {
+            Some(clock) => clock.encode_node_exporter(page),
+            None => Ok(()),
+        }
     }
 }
 
@@ -316,6 +327,7 @@ mod tests {
             boot_time: None,
             uptime: None,
             time: UNIX_EPOCH + Duration::from_millis(1500),
+            clock: None,
             files: None,
         };
         assert_eq!(
@@ -338,7 +350,8 @@ mod tests {
         let page = || {
             let facts = NodeCollector::new(&host.procfs(), "m68k".to_owned()).sample();
             let mut lines = samples(facts.expect("readable"));
-            lines.retain(|line| !line.starts_with("esnode_node_time_seconds "));
+            let of_the_machine = ["esnode_node_time_seconds ", "esnode_node_clock_"];
+            lines.retain(|line| !of_the_machine.iter().any(|start| line.starts_with(start)));
             lines
         };
         assert_eq!(

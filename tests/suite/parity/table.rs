@@ -207,6 +207,10 @@ pub(super) const PAIRS: &[Pair] = &[
     Pair::new("esnode_node_open_files_limit", "node_filefd_maximum"),
     Pair::new("esnode_node_boot_time_seconds", "node_boot_time_seconds"),
     Pair::new("esnode_node_time_seconds", "node_time_seconds"),
+    Pair::new("esnode_node_clock_synchronized", "node_timex_sync_status"),
+    Pair::new("esnode_node_clock_offset_seconds", "node_timex_offset_seconds"),
+    Pair::new("esnode_node_clock_max_error_seconds", "node_timex_maxerror_seconds"),
+    Pair::new("esnode_node_clock_estimated_error_seconds", "node_timex_estimated_error_seconds"),
 ];
 
 /// Families of the agent, or parts of them, whose values node_exporter doesn't have, and why they
