@@ -12,6 +12,7 @@ use crate::{
         hwmon::HwmonCollector,
         infiniband::InfinibandCollector,
         load::LoadCollector,
+        md::MdCollector,
         memory::MemoryCollector,
         network::NetworkCollector,
         node::{self, NodeCollector},
@@ -217,6 +218,7 @@ fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result
         CollectorName::Edac => EdacCollector::new(sysfs, names).into(),
         CollectorName::Pressure => PressureCollector::new(procfs).into(),
         CollectorName::Disk => DiskCollector::new(procfs, devices.disks()).into(),
+        CollectorName::Md => MdCollector::new(procfs).into(),
         CollectorName::Filesystem => {
             FilesystemCollector::new(procfs, devices.mounts(), devices.fstypes()).into()
         }

@@ -51,6 +51,7 @@ fn sources(collector: &str) -> &'static [&'static str] {
         "memory" => &["proc/meminfo", "proc/vmstat"],
         "pressure" => &["proc/pressure"],
         "disk" => &["proc/diskstats"],
+        "md" => &["proc/mdstat"],
         "network" => &[
             "proc/1/net",
             "proc/self/net",

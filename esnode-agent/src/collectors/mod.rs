@@ -13,6 +13,7 @@ mod fuzz;
 pub mod hwmon;
 pub mod infiniband;
 pub mod load;
+pub mod md;
 pub mod memory;
 pub mod network;
 pub mod node;
@@ -96,6 +97,8 @@ collectors! {
     Pressure(pressure::PressureCollector),
     /// Block devices.
     Disk(disk::DiskCollector),
+    /// Arrays of software RAID.
+    Md(md::MdCollector),
     /// Space of filesystems.
     Filesystem(filesystem::FilesystemCollector),
     /// Network interfaces, TCP and UDP.

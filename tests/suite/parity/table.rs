@@ -152,6 +152,7 @@ pub(super) const PAIRS: &[Pair] = &[
     Pair::new("esnode_disk_io_seconds_total", "node_disk_io_time_seconds_total"),
     Pair::new("esnode_disk_io_weighted_seconds_total", "node_disk_io_time_weighted_seconds_total"),
     Pair::new("esnode_disk_io_in_progress", "node_disk_io_now"),
+    Pair::new("esnode_md_raid_disks", "node_md_disks_required"),
 
     Pair::new("esnode_network_rx_bytes_total", "node_network_receive_bytes_total").renamed(IFACE),
     Pair::new("esnode_network_rx_packets_total", "node_network_receive_packets_total")
@@ -234,6 +235,9 @@ pub(super) const OWN_ONLY: &[(&str, Names, &str)] = &[
     ("esnode_disk_used_bytes", &[], "a difference of two others"),
     ("esnode_disk_stuck", &[], "together in node_filesystem_device_error there"),
     ("esnode_disk_error", &[], "the same"),
+    ("esnode_md_degraded_disks", &[], "a difference of two others"),
+    ("esnode_md_state", &[], "more states than there"),
+    ("esnode_md_sync_completed_percent", &[], "blocks of the array there"),
     ("esnode_infiniband_link_up", &[], "a number for each state there"),
     ("esnode_infiniband_rx_packets_total", &[], "several kinds of packets there"),
     ("esnode_infiniband_tx_packets_total", &[], "the same"),
@@ -275,6 +279,14 @@ pub(super) const UNKNOWN: &[(&str, IsUnknown)] = &[
         };
         let unknown = [("device", device.as_str()), ("operstate", "unknown")];
         page.value("node_network_info", &unknown).is_some()
+    }),
+    // An array that is inactive does not say what it should have; 0 there.
+    ("esnode_md_raid_disks", |page, labels| {
+        let Some(device) = labels.get("device") else {
+            return false;
+        };
+        let inactive = [("device", device.as_str()), ("state", "inactive")];
+        page.value("node_md_state", &inactive) == Some(1.0)
     }),
 ];
 
