@@ -56,6 +56,7 @@ fn sources(collector: &str) -> &'static [&'static str] {
             "proc/1/net",
             "proc/self/net",
             "proc/sys/net",
+            "sys/class/net",
             "sys/devices/virtual/net",
             "sys/devices/pci",
         ],

@@ -3,6 +3,7 @@
 //! (Documentation/ABI/testing/sysfs-class-net).
 
 mod arp;
+mod bonds;
 mod class;
 mod conntrack;
 mod interfaces;
@@ -17,6 +18,7 @@ use crate::{
     page::{Encode, Names, Page},
 };
 use arp::Arp;
+use bonds::Bonds;
 use class::Classes;
 use conntrack::Conntrack;
 use interfaces::Interface;
@@ -51,6 +53,7 @@ pub struct NetworkCollector {
     /// Connection tracking as the reader's own network namespace has it.
     sysctl: PathBuf,
     classes: Classes,
+    bonds: Bonds,
     softnet: softnet::Carried,
     filter: DeviceFilter,
     names: Names,
@@ -70,6 +73,7 @@ impl NetworkCollector {
             folders: [procfs.join("1/net"), procfs.join("net")],
             sysctl: procfs.join("sys/net/netfilter"),
             classes: Classes::new(sysfs.join("class/net"), names),
+            bonds: Bonds::new(sysfs.join("class/net")),
             softnet: softnet::Carried::default(),
             filter,
             names,
@@ -87,6 +91,7 @@ impl NetworkCollector {
         keep_first(&mut interfaces, |interface| &interface.name);
         if known {
             self.classes.look_up(&mut interfaces)?;
+            self.bonds.look_up(&mut interfaces)?;
         }
         let cores = parse_optional(&folder.join("softnet_stat"), softnet::parse)?;
         Ok(NetworkFacts {
@@ -190,12 +195,14 @@ impl NetworkFacts {
 impl Encode for NetworkFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
         interfaces::encode(&self.interfaces, page)?;
+        bonds::encode(&self.interfaces, page)?;
         let mut parts = self.parts().into_iter();
         parts.try_for_each(|part| part.encode(page))
     }
 
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
         node_exporter::encode(&self.interfaces, page)?;
+        bonds::encode_node_exporter(&self.interfaces, page)?;
         let mut parts = self.parts().into_iter();
         parts.try_for_each(|part| part.encode_node_exporter(page))
     }

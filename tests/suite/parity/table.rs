@@ -84,6 +84,7 @@ impl Pair {
 const CORE: Names = &[("core", "cpu")];
 const MOUNT: Names = &[("mount", "mountpoint")];
 const IFACE: Names = &[("iface", "device")];
+const MASTER: Names = &[("iface", "master")];
 const CPU: Names = &[("resource", "cpu")];
 const IO: Names = &[("resource", "io")];
 const MEMORY: Names = &[("resource", "memory")];
@@ -169,6 +170,8 @@ pub(super) const PAIRS: &[Pair] = &[
     Pair::new("esnode_network_speed_bytes", "node_network_speed_bytes").renamed(IFACE),
     Pair::new("esnode_network_carrier_changes_total", "node_network_carrier_changes_total")
         .renamed(IFACE),
+    Pair::new("esnode_network_bond_slaves", "node_bonding_slaves").renamed(MASTER),
+    Pair::new("esnode_network_bond_slaves_active", "node_bonding_active").renamed(MASTER),
     Pair::new("esnode_network_softnet_processed_total", "node_softnet_processed_total")
         .renamed(CORE),
     Pair::new("esnode_network_softnet_dropped_total", "node_softnet_dropped_total").renamed(CORE),

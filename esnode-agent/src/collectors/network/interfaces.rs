@@ -1,6 +1,6 @@
 //! Interfaces and what they moved, from `/proc/net/dev` (proc_pid_net(5)).
 
-use super::class::Class;
+use super::{bonds::Bond, class::Class};
 use crate::{collectors::next_number, error::ParseError, page::Page};
 use std::fmt;
 
@@ -79,6 +79,8 @@ pub(super) struct Interface {
     counts: [u64; COLUMNS.len()],
     /// Unknown where sysfs does not have the interface.
     pub(super) class: Option<Class>,
+    /// If it is one.
+    pub(super) bond: Option<Bond>,
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Interface>, ParseError> {
@@ -101,6 +103,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Interface>, ParseError> {
             name: name.trim().to_owned(),
             counts,
             class: None,
+            bond: None,
         });
     }
     Ok(interfaces)
@@ -117,6 +120,7 @@ impl Interface {
             name: name.to_owned(),
             counts: [0; COLUMNS.len()],
             class: None,
+            bond: None,
         }
     }
 }
