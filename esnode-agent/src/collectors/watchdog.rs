@@ -1,14 +1,15 @@
 //! Calls that may hang in the kernel for ever, such as statvfs(2) on a file server that is gone.
-//! They are made by a thread that can be left behind, so that whoever asks waits for a bounded
-//! time, and only once.
+//! They are made by threads that can be left behind, so that whoever asks waits for a bounded time.
 //!
-//! All calls of a pass are handed over at once, and one thread makes them one after the other. If
-//! it hangs in one, it's left there, and the calls that it had not begun are made by others, side
-//! by side. A call that hangs isn't made again before it has returned.
+//! All calls of a pass are handed over at once, and one thread makes them one after the other. If it
+//! is held up, others help it; if the patience of the pass is over, they are left with what they are
+//! in. A call that is running isn't made again, and nobody waits for one that was slow the last time:
+//! it is made between two passes, and its answer is given to the next.
 
 use std::{
+    any::Any,
     collections::VecDeque,
-    fmt, io,
+    fmt, io, mem,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -16,21 +17,27 @@ use std::{
 };
 use tracing::{info, warn};
 
-/// How long a call may take before its thread is left behind.
+/// How long a pass waits for calls that it made; twice as long for those that no thread has begun.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Threads that may be left behind. Where so many hang, calls of their kinds aren't made any more;
-/// of another kind, at most one more hangs, which makes it such a kind as well.
+/// A call that takes longer is not waited for the next time.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// How long a call may be under way before an older answer does not stand for it any more.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Threads that may hang. Where so many do, calls of their kinds aren't made any more; of another kind,
+/// at most one more hangs, which makes it such a kind as well.
 const LEFT_BEHIND: usize = 16;
 
 /// What the stack of a thread may grow to. What is not used takes no memory.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// A call that may hang. Those that are equal are one: while one hangs, the other isn't made.
+/// A call that may hang. Those that are equal are one: while one runs, the other isn't made.
 /// It's displayed as the subject of "does not answer".
 pub(super) trait Call: PartialEq + fmt::Display + Send + Sync + 'static {
     /// What it returns.
-    type Answer: Send + 'static;
+    type Answer: Clone + Send + 'static;
 
     /// Makes it, in a thread that has nothing else to do.
     fn call(&self) -> Self::Answer;
@@ -42,7 +49,7 @@ pub(super) trait Call: PartialEq + fmt::Display + Send + Sync + 'static {
 /// What came of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply<A> {
-    /// It returned.
+    /// It returned; of a slow one, this is what it returned for the pass before.
     Answer(A),
     /// It hangs, or isn't made because too many of its kind hang.
     Hangs,
@@ -52,6 +59,7 @@ pub(super) enum Reply<A> {
 pub(super) struct Watchdog<C: Call> {
     name: &'static str,
     patience: Duration,
+    late: Duration,
     left_behind: usize,
     office: Arc<Office<C>>,
     /// Whether the log knows that no more threads are left behind.
@@ -63,54 +71,84 @@ struct Office<C: Call> {
     desk: Mutex<Desk<C>>,
     /// There are calls to make.
     begin: Condvar,
-    /// All calls were made.
+    /// Nobody has to be waited for any more.
     done: Condvar,
 }
 
 struct Desk<C: Call> {
-    /// Calls that no hand has begun, and the places of their replies.
-    waiting: VecDeque<(usize, Arc<C>)>,
-    /// Calls that hands are in.
-    busy: Vec<Busy<C>>,
-    /// Of this pass; a call that panicked has the reason.
-    replies: Vec<Option<thread::Result<C::Answer>>>,
-    /// Hands that were left behind.
-    left: Vec<Left<C>>,
-    /// Hands that were not.
+    /// The calls of the last pass, in its order.
+    files: Vec<File<C>>,
+    /// Calls that hang and were not asked for any more.
+    gone: Vec<File<C>>,
+    /// Calls that no hand has begun: the number and the place of their files.
+    waiting: VecDeque<(u64, usize)>,
+    /// Calls that the pass waits for.
+    awaited: usize,
+    /// Hands, those that hang too, and those that have nothing to do.
     hands: usize,
-    /// Hands so far.
-    hired: u64,
+    idle: usize,
+    /// Files so far.
+    numbered: u64,
+    bound: Bound,
     closed: bool,
 }
 
-struct Busy<C> {
-    hand: u64,
-    place: usize,
-    call: Arc<C>,
-    since: Instant,
+/// How many hands may be held up, for how long, before their kinds are left alone.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    hands: usize,
+    held_up: Duration,
 }
 
-struct Left<C> {
-    hand: u64,
+/// What is known of a call.
+struct File<C: Call> {
+    number: u64,
     call: Arc<C>,
-    returned: bool,
+    stage: Stage,
+    /// Whether the pass waits for it.
+    awaited: bool,
+    /// Whether it took long, the last time.
+    slow: bool,
+    answer: Option<C::Answer>,
+    panic: Option<Box<dyn Any + Send>>,
+    /// Whether the log knows that it hangs.
+    told: bool,
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It's not under way.
+    Rests,
+    /// It's to be made, since then.
+    Waits(Instant),
+    /// A hand is in it, since then.
+    Runs(Instant),
+    /// It's not to be made, as too many of its kind hang.
+    Refused,
 }
 
 impl<C: Call> Watchdog<C> {
     /// Its threads have this name. They start when they are needed.
     pub(super) fn new(name: &'static str) -> Self {
         let desk = Desk {
+            files: Vec::new(),
+            gone: Vec::new(),
             waiting: VecDeque::new(),
-            busy: Vec::new(),
-            replies: Vec::new(),
-            left: Vec::new(),
+            awaited: 0,
             hands: 0,
-            hired: 0,
+            idle: 0,
+            numbered: 0,
+            bound: Bound {
+                hands: LEFT_BEHIND,
+                held_up: PATIENCE,
+            },
             closed: false,
         };
         Self {
             name,
             patience: PATIENCE,
+            late: LATE,
             left_behind: LEFT_BEHIND,
             office: Arc::new(Office {
                 desk: Mutex::new(desk),
@@ -128,84 +166,162 @@ impl<C: Call> Watchdog<C> {
     pub(super) fn ask(&mut self, calls: &[Arc<C>]) -> io::Result<Vec<Reply<C::Answer>>> {
         let office = Arc::clone(&self.office);
         let mut desk = office.lock();
-        desk.take_back();
-        desk.put(calls);
-        self.refuse(&mut desk);
+        desk.open(calls);
+        desk.bound = Bound {
+            hands: self.left_behind,
+            held_up: self.held_up(),
+        };
+        self.put(&mut desk);
         self.hire(&mut desk, 1)?;
-        office.begin.notify_one();
-        while !desk.is_done() {
+        let begun = Instant::now();
+        let mut help_at = begun + self.held_up();
+        while desk.awaited > 0 {
             let now = Instant::now();
-            if desk.leave_behind(now, self.patience) {
-                self.refuse(&mut desk);
-                let room = self.left_behind.saturating_sub(desk.left.len());
-                self.hire(&mut desk, room)?;
-                continue;
+            // Who has begun has had the time; those behind a call that hangs have not.
+            let patience = self.patience * if desk.is_one_to_begin() { 2 } else { 1 };
+            let end = begun + patience;
+            if now >= end {
+                break;
             }
-            let begun = desk.busy.iter().map(|busy| busy.since).min();
-            let wait = (begun.unwrap_or(now) + self.patience).saturating_duration_since(now);
+            if now >= help_at {
+                let room = self
+                    .left_behind
+                    .saturating_sub(desk.running(self.held_up()));
+                // Then there is one for each of the kinds that do not hang.
+                let most = if room > 0 {
+                    room
+                } else {
+                    desk.kinds_to_begin()
+                };
+                self.hire(&mut desk, most)?;
+                help_at = now + self.held_up();
+            }
+            let wait = end.min(help_at).saturating_duration_since(now);
             let woken = office.done.wait_timeout(desk, wait);
             desk = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let replies = std::mem::take(&mut desk.replies);
-        drop(desk);
-        let reply = |reply| match reply {
-            Some(Ok(answer)) => Reply::Answer(answer),
-            Some(Err(reason)) => panic::resume_unwind(reason),
-            None => Reply::Hangs,
-        };
-        Ok(replies.into_iter().map(reply).collect())
+        let refused = desk.refuse();
+        if refused > 0 {
+            self.tell_full(desk.running(self.held_up()), refused);
+        }
+        Ok(self.replies(&mut desk))
     }
 
-    /// Takes away the calls that must not be made as too many of their kind hang.
-    fn refuse(&mut self, desk: &mut Desk<C>) {
-        if desk.left.len() < self.left_behind {
-            self.told_full = false;
-            return;
+    /// How long a hand may be in a call before another one helps.
+    fn held_up(&self) -> Duration {
+        self.patience / 6
+    }
+
+    /// Lays out what is to be made: first what the pass waits for.
+    fn put(&mut self, desk: &mut Desk<C>) {
+        let now = Instant::now();
+        let full = desk.running(self.patience) >= self.left_behind;
+        let hanging: Vec<_> = desk.hanging(self.patience).cloned().collect();
+        let hangs = |call: &Arc<C>| full && is_among(call, &hanging);
+        let (mut refused, mut first) = (0, Vec::new());
+        for (place, file) in desk.files.iter_mut().enumerate() {
+            match file.stage {
+                Stage::Rests | Stage::Refused if hangs(&file.call) => {
+                    file.stage = Stage::Refused;
+                    refused += 1;
+                }
+                Stage::Rests | Stage::Refused => {
+                    file.stage = Stage::Waits(now);
+                    if file.slow {
+                        desk.waiting.push_back((file.number, place));
+                    } else {
+                        file.awaited = true;
+                        desk.awaited += 1;
+                        first.push((file.number, place));
+                    }
+                }
+                Stage::Waits(_) | Stage::Runs(_) => {}
+            }
         }
-        let Desk { waiting, left, .. } = desk;
-        let hangs = |kind: &str| left.iter().any(|left| left.call.kind() == kind);
-        let before = waiting.len();
-        waiting.retain(|(_, call)| !hangs(call.kind()));
-        let refused = before - waiting.len();
+        for job in first.into_iter().rev() {
+            desk.waiting.push_front(job);
+        }
+        self.tell_full(hanging.len(), refused);
+    }
+
+    fn tell_full(&mut self, hanging: usize, refused: usize) {
         if refused > 0 && !self.told_full {
-            self.told_full = true;
-            let hanging = left.len();
             warn!(
                 "{hanging} calls of the thread {} hang; {refused} more of their kinds are not made",
                 self.name
             );
         }
+        self.told_full = refused > 0;
     }
 
-    /// Sees to it that there are hands for what is waiting: at least one, at most so many.
+    /// Sees to it that so many hands, and at least one, are there for what is waiting.
     fn hire(&self, desk: &mut Desk<C>, most: usize) -> io::Result<()> {
         let wanted = most.max(1).min(desk.waiting.len());
-        while desk.hands < wanted {
-            let (office, hand) = (Arc::clone(&self.office), desk.hired);
+        let mut working = desk.hands.saturating_sub(desk.running(self.held_up()));
+        while working < wanted {
+            let office = Arc::clone(&self.office);
             let hired = thread::Builder::new()
                 .name(self.name.to_owned())
                 .stack_size(STACK_BYTES)
-                .spawn(move || office.work(hand));
+                .spawn(move || office.work());
             match hired {
                 Ok(_) => {
-                    desk.hired += 1;
                     desk.hands += 1;
+                    working += 1;
                 }
                 // The others make them.
-                Err(_) if desk.hands > 0 => break,
+                Err(_) if working > 0 => break,
                 Err(error) => {
-                    desk.waiting.clear();
+                    desk.give_up();
                     return Err(error);
                 }
             }
         }
+        self.office.begin.notify_all();
         Ok(())
+    }
+
+    /// What there is of each call.
+    fn replies(&self, desk: &mut Desk<C>) -> Vec<Reply<C::Answer>> {
+        desk.awaited = 0;
+        for file in &mut desk.files {
+            file.awaited = false;
+        }
+        let now = Instant::now();
+        let reply = |file: &mut File<C>| {
+            if let Some(reason) = file.panic.take() {
+                panic::resume_unwind(reason);
+            }
+            let in_time = match file.stage {
+                Stage::Rests => true,
+                Stage::Waits(since) | Stage::Runs(since) => {
+                    now.saturating_duration_since(since) < self.late
+                }
+                Stage::Refused => false,
+            };
+            let answer = file.answer.clone().filter(|_| in_time);
+            // Those that are refused are told together.
+            let hangs = answer.is_none() && file.stage != Stage::Refused;
+            if hangs && !file.told {
+                warn!(
+                    "{} does not answer, and is not waited for any more",
+                    file.call
+                );
+            } else if answer.is_some() && file.told {
+                info!("{} answers again", file.call);
+            }
+            file.told = hangs || (file.told && answer.is_none());
+            answer.map_or(Reply::Hangs, Reply::Answer)
+        };
+        desk.files.iter_mut().map(reply).collect()
     }
 }
 
 impl<C: Call> Drop for Watchdog<C> {
     fn drop(&mut self) {
-        self.office.lock().closed = true;
+        let mut desk = self.office.lock();
+        desk.closed = true;
+        desk.waiting.clear();
         self.office.begin.notify_all();
     }
 }
@@ -216,94 +332,221 @@ impl<C: Call> Office<C> {
     }
 
     /// What a hand does. Of those that have nothing to do, one stays.
-    fn work(&self, hand: u64) {
+    fn work(&self) {
         let mut desk = self.lock();
         loop {
-            if let Some((place, call)) = desk.waiting.pop_front() {
-                desk.busy.push(Busy {
-                    hand,
-                    place,
-                    call: Arc::clone(&call),
-                    since: Instant::now(),
-                });
+            if let Some((number, place)) = desk.next() {
+                let Some(call) = desk.begin(number, place) else {
+                    continue;
+                };
                 drop(desk);
+                let begun = Instant::now();
                 let answer = panic::catch_unwind(AssertUnwindSafe(|| call.call()));
+                let took = begun.elapsed();
                 desk = self.lock();
-                if !desk.take(hand, answer) {
-                    return;
-                }
-                if desk.is_done() {
+                if desk.end(number, place, answer, took) {
                     self.done.notify_one();
                 }
-            } else if desk.closed || desk.hands > 1 {
+            } else if desk.closed || desk.idle > 0 {
                 desk.hands -= 1;
                 return;
             } else {
+                desk.idle += 1;
                 let woken = self.begin.wait(desk);
                 desk = woken.unwrap_or_else(PoisonError::into_inner);
+                desk.idle -= 1;
             }
         }
     }
 }
 
 impl<C: Call> Desk<C> {
-    fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.busy.is_empty()
+    /// Has a file for each of these calls, in their order, and keeps others only while they hang.
+    fn open(&mut self, calls: &[Arc<C>]) {
+        let mut before: Vec<_> = mem::take(&mut self.files).into_iter().map(Some).collect();
+        before.extend(mem::take(&mut self.gone).into_iter().map(Some));
+        for (place, call) in calls.iter().enumerate() {
+            // Mostly they are the same in the same order.
+            let same = |file: &Option<File<C>>| {
+                file.as_ref()
+                    .is_some_and(|file| Arc::ptr_eq(&file.call, call))
+            };
+            let equal = |file: &Option<File<C>>| file.as_ref().is_some_and(|it| it.call == *call);
+            let there = match before.get(place) {
+                Some(file) if same(file) => Some(place),
+                _ => before.iter().position(equal),
+            };
+            let there = there.and_then(|there| before.get_mut(there)?.take());
+            let file = there.unwrap_or_else(|| self.new_file(call));
+            self.files.push(file);
+        }
+        let rest = before.into_iter().flatten();
+        self.gone = rest
+            .filter(|file| matches!(file.stage, Stage::Runs(_)))
+            .collect();
+        let files: Vec<_> = self.files.iter().map(|file| file.number).collect();
+        self.waiting.retain(|(number, _)| files.contains(number));
     }
 
-    /// Forgets those that returned.
-    fn take_back(&mut self) {
-        self.left.retain(|left| {
-            if left.returned {
-                info!("{} answers again", left.call);
+    fn new_file(&mut self, call: &Arc<C>) -> File<C> {
+        self.numbered += 1;
+        File {
+            number: self.numbered,
+            call: Arc::clone(call),
+            stage: Stage::Rests,
+            awaited: false,
+            slow: false,
+            answer: None,
+            panic: None,
+            told: false,
+        }
+    }
+
+    /// The file of this number; it was at this place once.
+    fn file(&mut self, number: u64, place: usize) -> Option<&mut File<C>> {
+        let is_there = self
+            .files
+            .get(place)
+            .is_some_and(|file| file.number == number);
+        if is_there {
+            return self.files.get_mut(place);
+        }
+        let mut files = self.files.iter_mut().chain(&mut self.gone);
+        files.find(|file| file.number == number)
+    }
+
+    /// Kinds that are left alone for now, as too many hands are held up.
+    fn blocked(&self) -> Vec<Arc<C>> {
+        if self.hands < self.bound.hands {
+            return Vec::new();
+        }
+        let held_up: Vec<_> = self.hanging(self.bound.held_up).cloned().collect();
+        if held_up.len() < self.bound.hands {
+            return Vec::new();
+        }
+        held_up
+    }
+
+    /// Takes the first call that is to be made.
+    fn next(&mut self) -> Option<(u64, usize)> {
+        let blocked = self.blocked();
+        if blocked.is_empty() {
+            return self.waiting.pop_front();
+        }
+        let is_free = |(number, _): &(u64, usize)| {
+            let file = self.files.iter().find(|file| file.number == *number);
+            file.is_none_or(|file| !is_among(&file.call, &blocked))
+        };
+        let place = self.waiting.iter().position(is_free)?;
+        self.waiting.remove(place)
+    }
+
+    /// Refuses what the pass waited for and nobody will begin. Says how many these are.
+    fn refuse(&mut self) -> usize {
+        let blocked = self.blocked();
+        let mut refused = 0;
+        if blocked.is_empty() {
+            return refused;
+        }
+        for file in &mut self.files {
+            let waits = matches!(file.stage, Stage::Waits(_));
+            if waits && is_among(&file.call, &blocked) {
+                file.stage = Stage::Refused;
+                refused += 1;
             }
-            !left.returned
+        }
+        let files = &self.files;
+        self.waiting.retain(|(number, _)| {
+            let mut files = files.iter();
+            files.any(|file| file.number == *number && file.stage != Stage::Refused)
         });
+        refused
     }
 
-    /// Lays out what is to be done, but for what hangs.
-    fn put(&mut self, calls: &[Arc<C>]) {
-        self.replies.clear();
-        self.replies.resize_with(calls.len(), || None);
-        let left = &self.left;
-        let hangs = |call: &Arc<C>| left.iter().any(|left| left.call == *call);
-        let calls = calls.iter().enumerate();
-        let calls = calls.filter(|(_, call)| !hangs(call));
-        self.waiting
-            .extend(calls.map(|(place, call)| (place, Arc::clone(call))));
+    fn begin(&mut self, number: u64, place: usize) -> Option<Arc<C>> {
+        let file = self.file(number, place)?;
+        file.stage = Stage::Runs(Instant::now());
+        Some(Arc::clone(&file.call))
     }
 
-    /// Takes the answer that a hand has got, unless the hand was left behind.
-    fn take(&mut self, hand: u64, answer: thread::Result<C::Answer>) -> bool {
-        if let Some(left) = self.left.iter_mut().find(|left| left.hand == hand) {
-            left.returned = true;
+    /// Takes what a call gave. Says whether nobody has to be waited for any more.
+    fn end(
+        &mut self,
+        number: u64,
+        place: usize,
+        answer: thread::Result<C::Answer>,
+        took: Duration,
+    ) -> bool {
+        let Some(file) = self.file(number, place) else {
             return false;
+        };
+        file.stage = Stage::Rests;
+        // It has to be much faster than that to be waited for again.
+        let limit = if file.slow { SLOW / 2 } else { SLOW };
+        file.slow = took >= limit;
+        match answer {
+            Ok(answer) => file.answer = Some(answer),
+            Err(reason) => file.panic = Some(reason),
         }
-        if let Some(index) = self.busy.iter().position(|busy| busy.hand == hand) {
-            let Busy { place, .. } = self.busy.swap_remove(index);
-            if let Some(reply) = self.replies.get_mut(place) {
-                *reply = Some(answer);
+        if mem::take(&mut file.awaited) {
+            self.awaited = self.awaited.saturating_sub(1);
+            return self.awaited == 0;
+        }
+        false
+    }
+
+    /// Nobody makes what waits.
+    fn give_up(&mut self) {
+        self.waiting.clear();
+        self.awaited = 0;
+        for file in &mut self.files {
+            file.awaited = false;
+            if let Stage::Waits(_) = file.stage {
+                file.stage = Stage::Rests;
             }
         }
-        true
     }
 
-    /// Leaves behind the hands that are in one call for so long. Says whether there are any.
-    fn leave_behind(&mut self, now: Instant, patience: Duration) -> bool {
-        let hangs = |busy: &mut Busy<C>| now.saturating_duration_since(busy.since) >= patience;
-        let before = self.left.len();
-        for Busy { hand, call, .. } in self.busy.extract_if(.., hangs) {
-            warn!("{call} does not answer, and is not asked again before it does");
-            self.left.push(Left {
-                hand,
-                call,
-                returned: false,
-            });
-        }
-        let hanging = self.left.len() - before;
-        self.hands -= hanging;
-        hanging > 0
+    /// Calls that have been running for so long.
+    fn hanging(&self, time: Duration) -> impl Iterator<Item = &Arc<C>> {
+        let now = Instant::now();
+        let hangs = move |file: &&File<C>| match file.stage {
+            Stage::Runs(since) => now.saturating_duration_since(since) >= time,
+            _ => false,
+        };
+        let files = self.files.iter().chain(&self.gone);
+        files.filter(hangs).map(|file| &file.call)
     }
+
+    fn running(&self, time: Duration) -> usize {
+        self.hanging(time).count()
+    }
+
+    /// Calls that the pass waits for and that a hand has yet to begin.
+    fn to_begin(&self) -> impl Iterator<Item = &File<C>> {
+        let blocked = self.blocked();
+        let waits = move |file: &&File<C>| {
+            let waits = file.awaited && matches!(file.stage, Stage::Waits(_));
+            waits && !is_among(&file.call, &blocked)
+        };
+        self.files.iter().filter(waits)
+    }
+
+    fn is_one_to_begin(&self) -> bool {
+        self.to_begin().next().is_some()
+    }
+
+    fn kinds_to_begin(&self) -> usize {
+        let mut kinds: Vec<_> = self.to_begin().map(|file| file.call.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.len()
+    }
+}
+
+/// Whether one of these is of the same kind.
+fn is_among<C: Call>(call: &Arc<C>, others: &[Arc<C>]) -> bool {
+    others.iter().any(|other| other.kind() == call.kind())
 }
 
 #[cfg(test)]
@@ -338,6 +581,7 @@ mod tests {
         number: usize,
         kind: &'static str,
         gate: Arc<Gate>,
+        takes: Duration,
     }
 
     impl PartialEq for Knock {
@@ -358,6 +602,7 @@ mod tests {
         fn call(&self) -> Self::Answer {
             self.gate.calls.fetch_add(1, Ordering::Relaxed);
             assert_ne!(self.number, 666, "a call that panics");
+            thread::sleep(self.takes);
             let mut closed = self.gate.closed.lock().expect("no panic");
             while *closed {
                 closed = self.gate.opened.wait(closed).expect("no panic");
@@ -372,10 +617,19 @@ mod tests {
 
     /// Calls of one kind with gates of their own.
     fn calls(kind: &'static str, numbers: std::ops::Range<usize>) -> Vec<Arc<Knock>> {
+        slow_calls(kind, numbers, Duration::ZERO)
+    }
+
+    fn slow_calls(
+        kind: &'static str,
+        numbers: std::ops::Range<usize>,
+        takes: Duration,
+    ) -> Vec<Arc<Knock>> {
         let call = |number| Knock {
             number,
             kind,
             gate: Arc::default(),
+            takes,
         };
         numbers.map(call).map(Arc::new).collect()
     }
@@ -383,7 +637,13 @@ mod tests {
     fn watchdog() -> Watchdog<Knock> {
         let mut watchdog = Watchdog::new("knocking");
         watchdog.patience = Duration::from_millis(100);
+        watchdog.late = Duration::ZERO;
         watchdog
+    }
+
+    /// Calls that are under way.
+    fn running(watchdog: &Watchdog<Knock>) -> usize {
+        watchdog.office.lock().running(Duration::ZERO)
     }
 
     /// The numbers of those that answered.
@@ -409,13 +669,16 @@ mod tests {
         }
     }
 
+    /// Threads that are in no call.
     fn hands(watchdog: &Watchdog<Knock>) -> usize {
-        watchdog.office.lock().hands
+        let desk = watchdog.office.lock();
+        desk.hands - desk.running(Duration::ZERO)
     }
 
     #[test]
     fn one_thread_makes_all_calls_of_all_passes() {
         let mut watchdog = watchdog();
+        watchdog.patience = Duration::from_mins(1);
         let calls = calls("a", 0..100);
         let mut threads = Vec::new();
         for _ in 0..50 {
@@ -445,13 +708,44 @@ mod tests {
         }
         assert_eq!(gate.calls(), 1, "it is not asked while it hangs");
         gate.set(false);
-        eventually("it returns", || {
-            watchdog.office.lock().left.iter().all(|left| left.returned)
-        });
+        eventually("it returns", || running(&watchdog) == 0);
+        watchdog.late = Duration::from_mins(1);
         assert_eq!(answered(&mut watchdog, &calls), [0, 1, 2, 3]);
-        assert_eq!(gate.calls(), 2);
-        assert!(watchdog.office.lock().left.is_empty());
-        assert_eq!(hands(&watchdog), 1);
+        eventually("it is asked again", || gate.calls() == 2);
+        eventually("one thread is left", || hands(&watchdog) == 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_what_was_slow_the_last_time() {
+        let mut watchdog = watchdog();
+        watchdog.patience = Duration::from_mins(1);
+        watchdog.late = Duration::from_mins(1);
+        let mut all = calls("a", 0..3);
+        all.extend(slow_calls("a", 3..6, SLOW * 3 / 2));
+        let slow = Arc::clone(&all[5].gate);
+        let expected: Vec<_> = (0..6).collect();
+        assert_eq!(answered(&mut watchdog, &all), expected);
+        for pass in 2..5 {
+            // Three of them would take longer than that.
+            let begun = Instant::now();
+            assert_eq!(answered(&mut watchdog, &all), expected);
+            assert!(begun.elapsed() < SLOW * 3 / 2, "{:?}", begun.elapsed());
+            eventually("each is made again", || {
+                slow.calls() == pass && running(&watchdog) == 0
+            });
+        }
+    }
+
+    #[test]
+    fn many_that_take_their_time_are_made_side_by_side() {
+        let mut watchdog = watchdog();
+        watchdog.patience = PATIENCE;
+        let calls = slow_calls("a", 0..20, Duration::from_millis(80));
+        let begun = Instant::now();
+        let answers = answered(&mut watchdog, &calls);
+        // One after the other they take 1.6 s.
+        assert!(begun.elapsed() < PATIENCE * 3, "{:?}", begun.elapsed());
+        assert!(answers.len() > 10, "{answers:?}");
     }
 
     #[test]
@@ -470,7 +764,7 @@ mod tests {
             "{:?}",
             begun.elapsed()
         );
-        assert_eq!(watchdog.office.lock().left.len(), 10);
+        assert_eq!(running(&watchdog), 10);
         eventually("one thread is left", || hands(&watchdog) <= 1);
         for call in &calls {
             call.gate.set(false);
@@ -497,13 +791,13 @@ mod tests {
         all[43].gate.set(true);
         let answering = answered(&mut watchdog, &all);
         assert_eq!(answering, [40]);
-        assert_eq!(watchdog.office.lock().left.len(), 4);
+        assert_eq!(running(&watchdog), 4);
         for call in &all {
             call.gate.set(false);
         }
-        eventually("all return", || {
-            watchdog.office.lock().left.iter().all(|left| left.returned)
-        });
+        eventually("all return", || running(&watchdog) == 0);
+        watchdog.late = Duration::from_mins(1);
+        watchdog.patience = Duration::from_mins(1);
         assert_eq!(answered(&mut watchdog, &all).len(), 50);
     }
 
