@@ -87,18 +87,12 @@ pub(super) fn microjoules(
         .or_else(|| parts.sum(|taken| taken.microjoules))
 }
 
-/// The sum over the meters of one kind: each supply of a machine may have one.
-fn of_meters<T: std::iter::Sum>(
-    platform: &[Reading],
-    of: impl Fn(&Reading) -> Option<T>,
-) -> Option<NodePower<T>> {
-    let source = platform.iter().find(|it| of(it).is_some())?.source;
-    let alike = platform.iter().filter(|it| it.source == source);
-    // If one of them is unknown, so is their sum.
-    let sum = alike.map(of).sum::<Option<T>>()?;
-    Some(NodePower {
-        source: source.to_owned(),
-        value: sum,
+fn of_meters<T>(platform: &[Reading], of: impl Fn(&Reading) -> Option<T>) -> Option<NodePower<T>> {
+    platform.iter().find_map(|it| {
+        Some(NodePower {
+            source: it.source.to_owned(),
+            value: of(it)?,
+        })
     })
 }
 
@@ -165,22 +159,6 @@ mod tests {
         assert_eq!(watts(&[], None, &parts), named("cpu+gpu", 400.0));
         assert_eq!(microjoules(&[], None, &parts), named("cpu+gpu", 12));
         assert_eq!(watts(&[], None, &Parts::default()), None);
-    }
-
-    #[test]
-    fn two_supplies_are_added_and_an_unknown_one_makes_the_sum_unknown() {
-        let none = Parts::default();
-        let both = [
-            meter("ibm_aem", Some(200), Some(3)),
-            meter("ibm_aem", Some(210), Some(4)),
-        ];
-        assert_eq!(watts(&both, None, &none), named("ibm_aem", 410.0));
-        assert_eq!(microjoules(&both, None, &none), named("ibm_aem", 7_000_000));
-        let half = [
-            meter("ibm_aem", Some(200), None),
-            meter("ibm_aem", None, None),
-        ];
-        assert_eq!(watts(&half, None, &none), None);
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn zone(folder: &Path, before: &[Zone]) -> Option<Zone> {
 
 impl Zone {
     /// Whether both have the same name on the page.
-    fn is(&self, other: &Self) -> bool {
+    pub(super) fn is(&self, other: &Self) -> bool {
         let key = |zone: &Self| (zone.domain, zone.package.clone(), zone.name.clone());
         key(self) == key(other)
     }

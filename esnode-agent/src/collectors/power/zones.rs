@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{collectors::ticker::Tick, error::ReadError};
 use std::{
+    mem,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What the counter of a zone says.
@@ -20,23 +21,38 @@ pub(super) struct ZoneFacts {
     pub(super) taken: Taken,
 }
 
+/// How often it is looked which zones there are: a driver may have been loaded, or loaded again.
+const LOOK: Duration = Duration::from_mins(1);
+
 /// All zones, as they were read last.
 pub(super) struct ZoneMeters {
     sysfs: PathBuf,
-    rapl: Rapl,
-    /// In the order of the zones.
+    looked: Option<Instant>,
+    /// Whether zones are listed that nothing can be read of.
+    hidden: bool,
+    /// Those that are listed, then those that were.
     meters: Vec<Meter>,
     failure: Option<ReadError>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Meter {
+    zone: Zone,
     raw: Option<u64>,
     energy: EnergyCounter,
     power: MeanPower,
 }
 
 impl Meter {
+    fn new(zone: Zone) -> Self {
+        Self {
+            zone,
+            raw: None,
+            energy: EnergyCounter::default(),
+            power: MeanPower::default(),
+        }
+    }
+
     /// Since the agent started, if the counter can be read now.
     fn readable(&self) -> Option<u64> {
         self.raw.and(self.energy.total())
@@ -47,7 +63,8 @@ impl ZoneMeters {
     pub(super) fn new(sysfs: &Path) -> Self {
         Self {
             sysfs: sysfs.to_owned(),
-            rapl: Rapl::default(),
+            looked: None,
+            hidden: false,
             meters: Vec::new(),
             failure: None,
         }
@@ -56,16 +73,17 @@ impl ZoneMeters {
     /// Brings all counters up to date.
     pub(super) fn read(&mut self, now: Instant) {
         self.failure = None;
-        if self.rapl.zones.is_empty() {
-            // The driver may be loaded later.
+        let silent = self.meters.iter().all(|meter| meter.raw.is_none());
+        let since = |looked| now.saturating_duration_since(looked);
+        if silent || self.looked.is_none_or(|looked| since(looked) >= LOOK) {
             match Rapl::find(&self.sysfs) {
-                Ok(rapl) => self.rapl = rapl,
+                Ok(rapl) => self.take(rapl),
                 Err(error) => self.failure = Some(error),
             }
-            self.meters = vec![Meter::default(); self.rapl.zones.len()];
+            self.looked = Some(now);
         }
-        for (zone, meter) in self.rapl.zones.iter().zip(&mut self.meters) {
-            meter.raw = match zone.read() {
+        for meter in &mut self.meters {
+            meter.raw = match meter.zone.read() {
                 Ok(raw) => Some(raw),
                 Err(error) => {
                     self.failure = Some(error);
@@ -73,14 +91,32 @@ impl ZoneMeters {
                 }
             };
             if let Some(raw) = meter.raw {
-                meter.energy.advance(raw, zone.range, now);
+                meter.energy.advance(raw, meter.zone.range, now);
             }
         }
     }
 
+    /// Takes in what is listed now. A zone that has its name on the page already goes on there, in
+    /// whichever folder it is, and one that is no longer listed keeps what was counted.
+    fn take(&mut self, rapl: Rapl) {
+        self.hidden = rapl.hidden;
+        let mut before = mem::take(&mut self.meters);
+        for zone in rapl.zones {
+            let known = before.iter().position(|meter| meter.zone.is(&zone));
+            self.meters.push(match known {
+                Some(known) => Meter {
+                    zone,
+                    ..before.remove(known)
+                },
+                None => Meter::new(zone),
+            });
+        }
+        self.meters.append(&mut before);
+    }
+
     pub(super) fn facts(&self, now: Instant) -> Vec<ZoneFacts> {
-        let facts = |(zone, meter): (&Zone, &Meter)| ZoneFacts {
-            zone: zone.clone(),
+        let facts = |meter: &Meter| ZoneFacts {
+            zone: meter.zone.clone(),
             raw_microjoules: meter.raw,
             taken: Taken {
                 watts: meter.power.watts(meter.readable(), now),
@@ -88,12 +124,7 @@ impl ZoneMeters {
                 microjoules: meter.energy.total(),
             },
         };
-        self.rapl
-            .zones
-            .iter()
-            .zip(&self.meters)
-            .map(facts)
-            .collect()
+        self.meters.iter().map(facts).collect()
     }
 
     /// Why a counter could not be read last.
@@ -103,7 +134,7 @@ impl ZoneMeters {
 
     /// Whether zones are listed that nothing can be read of.
     pub(super) fn are_hidden(&self) -> bool {
-        self.rapl.hidden
+        self.hidden
     }
 }
 
@@ -128,7 +159,7 @@ impl Tick for ZoneMeters {
 mod tests {
     use super::*;
     use crate::collectors::fixture::Host;
-    use std::time::Duration;
+    use std::fs;
 
     const ENERGY: &str = "sys/class/powercap/intel-rapl:0/energy_uj";
 
@@ -190,5 +221,51 @@ mod tests {
         meters.tick(());
         assert_eq!(meters.facts(Instant::now())[0].taken.microjoules, Some(0));
         assert_eq!(meters.complaint(), None);
+    }
+
+    #[test]
+    fn zones_are_listed_again_and_go_on() {
+        let host = host();
+        let mut meters = ZoneMeters::new(&host.sysfs());
+        let begin = Instant::now();
+        meters.read(begin);
+        // The driver is loaded again, and finds another package besides.
+        let old = host.sysfs().join("class/powercap/intel-rapl:0");
+        fs::remove_dir_all(old).expect("removable");
+        for (zone, name, microjoules) in
+            [("1", "package-1", "5"), ("2", "package-0", "65532000700")]
+        {
+            host.write(
+                format!("sys/class/powercap/intel-rapl:{zone}/name").as_str(),
+                name,
+            );
+            host.write(
+                format!("sys/class/powercap/intel-rapl:{zone}/energy_uj").as_str(),
+                microjoules,
+            );
+        }
+        let totals = |meters: &ZoneMeters| -> Vec<_> {
+            let facts = meters.facts(begin).into_iter();
+            facts
+                .map(|facts| (facts.zone.name, facts.taken.microjoules))
+                .collect()
+        };
+        // What can not be read at all is looked for at once.
+        meters.read(begin + Duration::from_secs(1));
+        meters.read(begin + Duration::from_secs(2));
+        let both = [
+            ("package-1".to_owned(), Some(0)),
+            ("package-0".to_owned(), Some(700)),
+        ];
+        assert_eq!(totals(&meters), both);
+        assert_eq!(meters.complaint(), None);
+        // One that joins others is seen within a minute.
+        host.write("sys/class/powercap/intel-rapl:2:0/name", "dram\n");
+        host.write("sys/class/powercap/intel-rapl:2:0/energy_uj", "9\n");
+        meters.read(begin + Duration::from_secs(30));
+        assert_eq!(totals(&meters), both);
+        meters.read(begin + Duration::from_secs(62));
+        let expected = [both.as_slice(), &[("dram".to_owned(), Some(0))]].concat();
+        assert_eq!(totals(&meters), expected);
     }
 }
