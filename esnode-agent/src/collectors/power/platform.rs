@@ -4,7 +4,7 @@
 use super::counter::EnergyCounter;
 use crate::collectors::{
     hwmon::power_meters::{self, Power, PowerMeter},
-    sysfs::number,
+    sysfs::{number, text},
     ticker::Tick,
 };
 use std::{
@@ -55,6 +55,26 @@ fn source(meter: &PowerMeter) -> Option<&'static str> {
     known.map(|(.., source)| *source)
 }
 
+/// The sensors of a socket's module (NVIDIA's Grace), told apart by what their maker says of them:
+/// `Module Power Socket 0` is all of it, `CPU Power Socket 0` and others are parts of it.
+fn is_part(meter: &PowerMeter) -> bool {
+    let Some(said) = oem_info(meter) else {
+        return false;
+    };
+    let socket = said.rsplit_once("Power Socket ");
+    let is_of_socket = socket.is_some_and(|(_, number)| number.parse::<u32>().is_ok());
+    is_of_socket && !said.starts_with("Module")
+}
+
+/// `powerN_oem_info`, beside `powerN_average` (Documentation/hwmon/acpi_power_meter.rst).
+fn oem_info(meter: &PowerMeter) -> Option<String> {
+    let Power::Microwatts(path) = &meter.power else {
+        return None;
+    };
+    let (sensor, _) = path.file_name()?.to_str()?.split_once('_')?;
+    text(&path.with_file_name(format!("{sensor}_oem_info"))).ok()
+}
+
 /// What it says now.
 fn read(source: &'static str, meter: &PowerMeter) -> Said {
     let read = |path: &Path| number::<u64>(path).ok().flatten();
@@ -97,7 +117,8 @@ impl Platform {
         if self.looked.is_none_or(|looked| since(looked) >= LOOK) {
             // What can't be listed is told by the collector of hwmon.
             let meters = power_meters::find(&self.sysfs).unwrap_or_default();
-            let named = |meter| Some((source(&meter)?, meter));
+            let whole = |meter: &PowerMeter| source(meter).filter(|_| !is_part(meter));
+            let named = |meter| Some((whole(&meter)?, meter));
             self.meters = meters.into_iter().filter_map(named).collect();
             self.looked = Some(now);
         }
@@ -228,6 +249,30 @@ mod tests {
                 said("jetson", 7_000_000, None),
             ]
         );
+    }
+
+    #[test]
+    fn parts_of_a_module_are_not_the_machine() {
+        let host = Host::new(&[]);
+        let add = |number: u32, said: &str| {
+            let file = |file| format!("sys/class/hwmon/hwmon{number}/{file}");
+            host.write(&file("name"), "power_meter\n");
+            host.write(&file("power1_average"), format!("{number}000000\n"));
+            host.write(&file("power1_oem_info"), format!("{said}\n"));
+        };
+        let watts = || {
+            let said = Platform::new(&host.sysfs()).read(Instant::now());
+            said.iter().map(|it| it.microwatts).collect::<Vec<_>>()
+        };
+        add(1, "Grace Power Socket 0");
+        add(2, "CPU Power Socket 0");
+        add(3, "SysIO Power Socket 0");
+        assert_eq!(watts(), []);
+        add(4, "Module Power Socket 0");
+        add(5, "Module Power Socket 1");
+        assert_eq!(watts(), [Some(4_000_000), Some(5_000_000)]);
+        add(6, "Power Supply");
+        assert_eq!(watts().len(), 3);
     }
 
     #[test]
