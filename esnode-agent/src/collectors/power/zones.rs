@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{collectors::ticker::Tick, error::ReadError};
 use std::{
+    io::ErrorKind,
     mem,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -127,9 +128,17 @@ impl ZoneMeters {
         self.meters.iter().map(facts).collect()
     }
 
-    /// Why a counter could not be read last.
+    /// Why a counter could not be read last, and what to do about it.
     pub(super) fn complaint(&self) -> Option<String> {
-        self.failure.as_ref().map(ToString::to_string)
+        let failure = self.failure.as_ref()?;
+        let is_refused = matches!(failure, ReadError::Io { source, .. }
+            if source.kind() == ErrorKind::PermissionDenied);
+        let remedy = if is_refused {
+            "; run the agent as root or with CAP_DAC_READ_SEARCH"
+        } else {
+            ""
+        };
+        Some(format!("{failure}{remedy}"))
     }
 
     /// Whether zones are listed that nothing can be read of.
@@ -208,6 +217,19 @@ mod tests {
             complaint.ends_with("energy_uj, line 1: expected microjoules"),
             "{complaint}"
         );
+    }
+
+    #[test]
+    fn who_may_not_read_is_told_what_to_do() {
+        let mut meters = ZoneMeters::new(Path::new("/nonexistent"));
+        meters.failure = Some(ReadError::Io {
+            path: PathBuf::from("energy_uj"),
+            source: ErrorKind::PermissionDenied.into(),
+        });
+        let complaint = meters.complaint().expect("a reason");
+        let expected = "cannot read energy_uj: permission denied; run the agent as root or with \
+                        CAP_DAC_READ_SEARCH";
+        assert_eq!(complaint, expected);
     }
 
     #[test]
