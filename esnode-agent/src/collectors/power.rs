@@ -28,6 +28,9 @@ use std::{
 };
 use zones::{ZoneFacts, ZoneMeters};
 
+/// How old what a meter said may be at least: management controllers can take seconds to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Power and energy of the node.
 #[derive(Clone, Debug)]
 pub struct PowerFacts {
@@ -116,8 +119,9 @@ impl PowerCollector {
         self.complaint = meters.complaint();
         let hidden = meters.are_hidden();
         drop(meters);
-        // Three intervals, as for GPUs; a meter that hangs is absent.
-        let platform = self.platform.get().readings(now, self.interval * 3);
+        // A meter that hangs is absent; one that only answers slowly is not.
+        let age = (self.interval * 3).max(PATIENCE);
+        let platform = self.platform.get().readings(now, age);
 
         let of = |domain| {
             let zones = zones.iter().filter(|it| it.zone.domain == domain);
