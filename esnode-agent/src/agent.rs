@@ -165,6 +165,8 @@ pub fn collectors(
 ) -> Result<Vec<Collector>> {
     let mut below = Some((bpf, fallback));
     let (mut gpu_facts, mut cpu_energy) = (None, None);
+    // Some of the GPUs are no part of a sum over the machine.
+    let sees_all_gpus = gpus.as_ref().is_some_and(Gpus::sees_all);
     let mut collectors = Vec::new();
     for name in sources.enabled() {
         collectors.push(match name {
@@ -184,7 +186,8 @@ pub fn collectors(
             }
             CollectorName::Power => {
                 let interval = sources.node_interval;
-                let collector = PowerCollector::new(&sources.sysfs, interval, gpu_facts.clone())
+                let all_gpus = gpu_facts.clone().filter(|_| sees_all_gpus);
+                let collector = PowerCollector::new(&sources.sysfs, interval, all_gpus)
                     .context("cannot start the thread for power meters")?;
                 cpu_energy = Some(collector.cpu_energy());
                 collector.into()

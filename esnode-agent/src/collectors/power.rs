@@ -78,7 +78,7 @@ pub struct PowerCollector {
 }
 
 impl PowerCollector {
-    /// Reads below `sysfs`, meters every `interval`.
+    /// Reads below `sysfs`, meters every `interval`; `gpus` only where these are all of the machine.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -125,7 +125,8 @@ impl PowerCollector {
 
         let of = |domain| {
             let zones = zones.iter().filter(|it| it.zone.domain == domain);
-            Taken::sum(&zones.map(|it| it.taken).collect::<Vec<_>>())
+            let zones: Vec<_> = zones.map(|it| it.taken).collect();
+            (!zones.is_empty()).then(|| Taken::sum(&zones))
         };
         let gpus = self.gpus.as_ref().map(Gpus::get);
         let parts = Parts {
@@ -133,12 +134,12 @@ impl PowerCollector {
             dram: of(Domain::Dram),
             gpu: gpus.map(|gpus| of_gpus(&gpus)).unwrap_or_default(),
         };
-        self.cpu_energy
-            .set(parts.cpu.microjoules.map(|microjoules| Spent {
-                microjoules,
-                cores: online_cores(&self.sysfs),
-            }));
-        let psys = Some(of(Domain::Platform));
+        let spent = parts.cpu.and_then(|cpu| cpu.microjoules);
+        self.cpu_energy.set(spent.map(|microjoules| Spent {
+            microjoules,
+            cores: online_cores(&self.sysfs),
+        }));
+        let psys = of(Domain::Platform);
         let watts = node::watts(&platform, psys, &parts);
         let microjoules = node::microjoules(&platform, psys, &parts);
         let nothing_there = zones.is_empty() && watts.is_none() && microjoules.is_none();

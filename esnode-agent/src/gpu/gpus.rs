@@ -43,6 +43,7 @@ pub struct GpuOptions {
 #[derive(Debug)]
 pub struct Gpus {
     board: Arc<Board>,
+    sees_all: bool,
     reports: Sender<News>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,11 +56,13 @@ impl Gpus {
     /// If the system refuses a thread.
     pub fn start(options: GpuOptions) -> io::Result<Self> {
         let board = Arc::new(Board::new(options.intervals));
+        let sees_all = options.filter == Filter::All;
         let (sender, reports) = mpsc::channel();
         let supervisor = Supervisor::new(options, Arc::clone(&board), (sender.clone(), reports));
         let thread = spawn("gpu", move || supervisor.run())?;
         Ok(Self {
             board,
+            sees_all,
             reports: sender,
             thread: Some(thread),
         })
@@ -73,6 +76,12 @@ impl Gpus {
             warn!("NVML hangs: no answer for {seconds} s; GPUs follow when it answers");
             self.board.hang();
         }
+    }
+
+    /// Whether none are left out: then what they take together is what all of the machine's take.
+    #[must_use]
+    pub fn sees_all(&self) -> bool {
+        self.sees_all
     }
 
     pub(super) fn board(&self) -> &Board {

@@ -37,21 +37,24 @@ pub(super) struct NodePower<T> {
     pub(super) value: T,
 }
 
-/// The parts that can be added up, in the order of their names on the page.
+/// The parts that can be added up, in the order of their names on the page. `None` is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Parts {
-    pub(super) cpu: Taken,
-    pub(super) dram: Taken,
+    pub(super) cpu: Option<Taken>,
+    pub(super) dram: Option<Taken>,
     pub(super) gpu: Taken,
 }
 
 impl Parts {
     fn sum<T: Copy + std::iter::Sum>(&self, of: fn(&Taken) -> Option<T>) -> Option<NodePower<T>> {
-        let parts = [("cpu", &self.cpu), ("dram", &self.dram), ("gpu", &self.gpu)];
-        let known: Vec<_> = parts
-            .iter()
-            .filter_map(|(name, taken)| Some((*name, of(taken)?)))
-            .collect();
+        let mut known = Vec::new();
+        for (name, part) in [("cpu", &self.cpu), ("dram", &self.dram)] {
+            if let Some(taken) = part {
+                // Without one that is there, the sum is wrong.
+                known.push((name, of(taken)?));
+            }
+        }
+        known.extend(of(&self.gpu).map(|value| ("gpu", value)));
         (!known.is_empty()).then(|| {
             let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
             NodePower {
@@ -146,7 +149,7 @@ mod tests {
     #[test]
     fn one_meter_of_all_is_better_than_a_sum() {
         let parts = Parts {
-            cpu: taken(100.0, Some(5)),
+            cpu: Some(taken(100.0, Some(5))),
             gpu: taken(300.0, Some(7)),
             ..Parts::default()
         };
@@ -164,14 +167,19 @@ mod tests {
     #[test]
     fn a_sum_says_what_is_in_it() {
         let mut parts = Parts {
-            cpu: taken(100.0, Some(5)),
-            dram: taken(20.0, Some(1)),
+            cpu: Some(taken(100.0, Some(5))),
+            dram: Some(taken(20.0, Some(1))),
             gpu: taken(300.0, None),
         };
         assert_eq!(watts(&[], None, &parts), named("cpu+dram+gpu", 420.0));
         assert_eq!(microjoules(&[], None, &parts), named("cpu+dram", 6));
         parts.gpu.watts = None;
         assert_eq!(watts(&[], None, &parts), named("cpu+dram", 120.0));
+        parts.dram = Some(taken(20.0, None));
+        assert_eq!(watts(&[], None, &parts), named("cpu+dram", 120.0));
+        assert_eq!(microjoules(&[], None, &parts), None, "one is unknown");
+        parts.dram = None;
+        assert_eq!(microjoules(&[], None, &parts), named("cpu", 5));
         let two = [taken(1.0, Some(1)), Taken::default()];
         assert_eq!(Taken::sum(&two), Taken::default());
     }
