@@ -9,6 +9,10 @@ use crate::collectors::power::{CpuEnergy, Spent};
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
 
+/// For so many passes a process is known that is not seen: one that a pass misses must not come back
+/// as new, with all its CPU time.
+const KEPT: u64 = 3;
+
 /// Energy since the agent started, in microjoules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnergyShares {
@@ -116,7 +120,8 @@ impl EnergyLedger {
             let used = account.advance(process.usage.cpu_nanoseconds, pass);
             account.microjoules += gain.map_or(0, |gain| gain.part(used));
         }
-        self.processes.retain(|_, account| account.pass == pass);
+        self.processes
+            .retain(|_, account| pass - account.pass <= KEPT);
         let Some(gain) = gain else {
             // The CPU time up to here is for energy that nobody counted.
             self.before = spent.microjoules;
@@ -272,11 +277,27 @@ mod tests {
         let mut ledger = EnergyLedger::default();
         ledger.divide(spent(0), after(0), &[], &[process(1, 0)]);
         ledger.divide(spent(8), after(1), &[group("a", 2)], &[process(1, 2)]);
-        ledger.divide(spent(9), after(2), &[], &[]);
+        for pass in 2..=5 {
+            ledger.divide(spent(9), after(pass), &[], &[]);
+        }
         let shares = ledger.shares(&[process(1, 2)]);
         assert_eq!(of(&shares, "a"), Some(4_000_000));
         assert_eq!(shares.processes, [0]);
         assert_conserved(&shares, 9);
+    }
+
+    #[test]
+    fn a_process_that_some_passes_miss_goes_on() {
+        let after = seconds(Instant::now());
+        let mut ledger = EnergyLedger::default();
+        ledger.divide(spent(0), after(0), &[], &[process(1, 900)]);
+        for pass in 1..=3 {
+            ledger.divide(spent(0), after(pass), &[], &[]);
+        }
+        let shown = [process(1, 902)];
+        ledger.divide(spent(8), after(4), &[], &shown);
+        // Two of the four seconds that the cores had.
+        assert_eq!(ledger.shares(&shown).processes, [4_000_000]);
     }
 
     #[test]
