@@ -68,6 +68,7 @@ pub struct CpuCollector {
     usage: Ticking<Usage>,
     held: Held,
     devices: Box<Devices>,
+    complaint: Option<String>,
 }
 
 impl CpuCollector {
@@ -88,17 +89,28 @@ impl CpuCollector {
             ticks_per_second,
             held: Held::default(),
             devices: Box::new(Devices::new(procfs, sysfs)),
+            complaint: None,
         })
     }
 
-    /// Samples once.
+    /// Why frequencies and throttles can't be read at the moment.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        self.complaint.clone()
+    }
+
+    /// Samples once. Without what cores have as devices, there is a complaint.
     ///
     /// # Errors
-    /// If a file can't be read or parsed.
+    /// If `/proc/stat` can't be read or parsed.
     pub fn sample(&mut self) -> Result<CpuFacts, ReadError> {
+        self.complaint = None;
         let (mut cores, events) = parse_file(&self.path, parse)?;
         self.held.hold(&mut cores, self.ticks_per_second);
-        let devices = self.devices.sample(&cores)?;
+        let devices = self.devices.sample(&cores).unwrap_or_else(|error| {
+            self.complaint = Some(error.to_string());
+            DeviceFacts::default()
+        });
         Ok(CpuFacts {
             usage_percent: self.usage.get().percent(&cores),
             cores,
@@ -356,5 +368,24 @@ mod tests {
             r#"esnode_cpu_time_seconds_total{core="0",state="idle"} 0.04"#
         );
         assert_eq!(seen[8], r#"esnode_cpu_frequency_mhz{core="0"} 2245.78"#);
+    }
+
+    #[test]
+    fn a_bad_file_of_a_core_takes_no_times_away() {
+        let file = "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq";
+        let host = Host::new(&[("proc/stat", STAT), (file, "fast\n")]);
+        let hour = Duration::from_hours(1);
+        let collector = CpuCollector::new(&host.procfs(), &host.sysfs(), 100, hour);
+        let mut collector = collector.expect("a thread");
+        // Sixteen times, three events and two kinds of tasks.
+        assert_eq!(samples(collector.sample().expect("readable")).len(), 21);
+        let complaint = collector.complaint().expect("a reason");
+        assert!(
+            complaint.contains("scaling_cur_freq, line 1"),
+            "{complaint}"
+        );
+        host.write(file, "2245780\n");
+        assert_eq!(samples(collector.sample().expect("readable")).len(), 22);
+        assert_eq!(collector.complaint(), None);
     }
 }

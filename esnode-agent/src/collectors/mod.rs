@@ -190,6 +190,7 @@ impl Collector {
     /// Why the source can't be read, of a collector that has facts all the same.
     fn complaint(&self) -> Option<String> {
         match self {
+            Self::Cpu(collector) => collector.complaint(),
             Self::Filesystem(collector) => collector.complaint(),
             Self::Gpu(collector) => collector.complaint(),
             Self::Power(collector) => collector.complaint(),

@@ -44,7 +44,7 @@ impl Cpus {
 }
 
 /// What cores have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct DeviceFacts {
     pub(super) frequencies: Vec<Frequency>,
     pub(super) throttles: Vec<Throttle>,
