@@ -333,6 +333,7 @@ mod tests {
             ("proc/1/net/sockstat6", "TCP6: inuse 2\n"),
             ("proc/1/net/softnet_stat", "1 2 3\n"),
             ("proc/1/net/netstat", "TcpExt: ListenOverflows\nTcpExt: 6\n"),
+            ("proc/1/net/snmp", "Tcp: A\nTcp: 5\nUdp: InErrors\nUdp: 0\n"),
             ("proc/1/net/snmp6", "Udp6InErrors 8\n"),
             ("sys/class/net/eth0/carrier_changes", "2\n"),
             ("sys/class/net/docker0/operstate", "down\n"),

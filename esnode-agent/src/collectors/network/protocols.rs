@@ -80,11 +80,11 @@ pub(super) struct Cell {
 pub(super) struct Protocols(pub(super) Vec<Cell>);
 
 pub(super) fn parse_snmp(text: &str) -> Result<Vec<Cell>, ParseError> {
-    parse_tables(text, "snmp", &SNMP)
+    parse_tables(text, "snmp", &SNMP, "Tcp")
 }
 
 pub(super) fn parse_netstat(text: &str) -> Result<Vec<Cell>, ParseError> {
-    parse_tables(text, "netstat", &NETSTAT)
+    parse_tables(text, "netstat", &NETSTAT, "TcpExt")
 }
 
 /// A value per line, with the names of table and column in one.
@@ -112,9 +112,15 @@ pub(super) fn parse_snmp6(text: &str) -> Result<Vec<Cell>, ParseError> {
     Ok(values)
 }
 
-/// Tables of two lines, names above values.
-fn parse_tables(text: &str, file: &'static str, tables: &[Table]) -> Result<Vec<Cell>, ParseError> {
+/// Tables of two lines, names above values. Every kernel that has the file has the table `needed`.
+fn parse_tables(
+    text: &str,
+    file: &'static str,
+    tables: &[Table],
+    needed: &str,
+) -> Result<Vec<Cell>, ParseError> {
     let mut values = Vec::new();
+    let mut has_needed = false;
     let mut lines = (1..).zip(text.lines());
     while let Some((number, line)) = lines.next() {
         let mut wanted = tables.iter();
@@ -123,23 +129,35 @@ fn parse_tables(text: &str, file: &'static str, tables: &[Table]) -> Result<Vec<
         else {
             continue;
         };
+        let mut all = names.split_ascii_whitespace();
+        if !all.all(|name| name.starts_with(|first: char| first.is_ascii_alphabetic())) {
+            return Err(ParseError::new(number, format!("names of {table}")));
+        }
         let below = lines.next().and_then(|(_, line)| row(table, line));
-        let mut fields = below.unwrap_or_default().split_ascii_whitespace();
-        for name in names.split_ascii_whitespace() {
-            let field = fields.next();
+        let below = below.unwrap_or_default();
+        let count = |row: &str| row.split_ascii_whitespace().count();
+        if count(names) != count(below) {
+            let expected = format!("as many values as names of {table}");
+            return Err(ParseError::new(number + 1, expected));
+        }
+        has_needed |= table == needed;
+        let fields = below.split_ascii_whitespace();
+        for (name, field) in names.split_ascii_whitespace().zip(fields) {
             let Some(column) = columns.iter().find(|column| **column == name) else {
                 continue;
             };
-            let value = field.and_then(|field| field.parse().ok());
-            let expected = || ParseError::new(number + 1, format!("{column} of {table}"));
+            let expected = |_| ParseError::new(number + 1, format!("{column} of {table}"));
             let cell = Cell {
                 file,
                 table,
                 column,
-                value: value.ok_or_else(expected)?,
+                value: field.parse().map_err(expected)?,
             };
             keep(&mut values, cell);
         }
+    }
+    if !has_needed {
+        return Err(ParseError::new(0, format!("a table {needed}")));
     }
     Ok(values)
 }
@@ -164,11 +182,10 @@ impl Protocols {
         Some(found.value)
     }
 
+    /// Of IPv4, and of IPv6 where the kernel has it.
     fn udp_errors(&self) -> Option<u64> {
-        match (self.get("Udp", "InErrors"), self.get("Udp6", "InErrors")) {
-            (Some(v4), Some(v6)) => Some(v4.saturating_add(v6)),
-            (v4, v6) => v4.or(v6),
-        }
+        let errors = self.get("Udp", "InErrors")?;
+        Some(errors.saturating_add(self.get("Udp6", "InErrors").unwrap_or_default()))
     }
 }
 
@@ -275,15 +292,16 @@ mod tests {
 
     #[test]
     fn what_a_kernel_does_not_count_is_absent() {
-        assert_eq!(parse_snmp(""), Ok(Vec::new()));
         assert_eq!(parse_netstat("TcpExt: Other\nTcpExt: 5\n"), Ok(Vec::new()));
         assert_eq!(
             parse_snmp6("Ip6InReceives 3\nUdp6InErrorsX 1\n"),
             Ok(Vec::new())
         );
-        let errors = |text: &str| Protocols(parse_snmp6(text).expect("valid")).udp_errors();
-        assert_eq!(errors("Udp6InErrors 2\n"), Some(2));
-        assert_eq!(errors(""), None);
+        // Half of the errors would be too few.
+        let v6 = Protocols(parse_snmp6(SNMP6).expect("valid"));
+        assert_eq!(v6.udp_errors(), None);
+        let v4 = Protocols(parse_snmp(SNMP).expect("valid"));
+        assert_eq!(v4.udp_errors(), Some(77));
     }
 
     #[test]
@@ -299,21 +317,50 @@ mod tests {
     #[test]
     fn says_where_it_breaks() {
         let error = |line, expected| Err(ParseError::new(line, expected));
+        for field in ["x", "-1", "99999999999999999999"] {
+            let text = format!("TcpExt: A ListenOverflows\nTcpExt: 5 {field}\n");
+            assert_eq!(
+                parse_netstat(&text),
+                error(2, "ListenOverflows of TcpExt"),
+                "{text}"
+            );
+        }
         for text in [
             "TcpExt: A ListenOverflows\nTcpExt: 5\n",
-            "TcpExt: A ListenOverflows\nTcpExt: 5 x\n",
-            "TcpExt: A ListenOverflows\nTcpExt: 5 99999999999999999999\n",
+            "TcpExt: A ListenOverflows\nTcpExt: 5 6 7\n",
             "TcpExt: A ListenOverflows\nIpExt: 5 6\n",
             "TcpExt: A ListenOverflows",
         ] {
             assert_eq!(
                 parse_netstat(text),
-                error(2, "ListenOverflows of TcpExt"),
+                error(2, "as many values as names of TcpExt"),
                 "{text}"
             );
         }
         let cut = SNMP.replace("0 92416", "0");
-        assert_eq!(parse_snmp(&cut), error(6, "OutRsts of Tcp"));
+        assert_eq!(parse_snmp(&cut), error(6, "as many values as names of Tcp"));
         assert_eq!(parse_snmp6("A 1\nUdp6InErrors\n"), error(2, "Udp6InErrors"));
+    }
+
+    #[test]
+    fn values_need_their_names() {
+        let renamed = SNMP.replace("Udp: InDatagrams", "Upd: InDatagrams");
+        let error = |line, expected| Err(ParseError::new(line, expected));
+        assert_eq!(parse_snmp(&renamed), error(8, "names of Udp"));
+        let lost = NETSTAT.replace("IpExt: InNoRoutes\n", "");
+        assert_eq!(parse_netstat(&lost), error(3, "names of IpExt"));
+        let other = SNMP.replace("Udp: InDatagrams", "UdpLite: InDatagrams");
+        assert_eq!(
+            parse_snmp(&other),
+            error(8, "as many values as names of UdpLite")
+        );
+    }
+
+    #[test]
+    fn every_kernel_counts_what_tcp_does() {
+        let error = |expected| Err(ParseError::new(0, expected));
+        assert_eq!(parse_snmp(""), error("a table Tcp"));
+        assert_eq!(parse_snmp("Ip: Forwarding\nIp: 1\n"), error("a table Tcp"));
+        assert_eq!(parse_netstat(""), error("a table TcpExt"));
     }
 }
