@@ -331,7 +331,7 @@ mod tests {
                 "TCP: inuse 1 orphan 0 tw 0 alloc 1 mem 1\n",
             ),
             ("proc/1/net/sockstat6", "TCP6: inuse 2\n"),
-            ("proc/1/net/softnet_stat", "1 2 3\n"),
+            ("proc/1/net/softnet_stat", "1 2 3 0 0 0 0 0 0\n"),
             ("proc/1/net/netstat", "TcpExt: ListenOverflows\nTcpExt: 6\n"),
             ("proc/1/net/snmp", "Tcp: A\nTcp: 5\nUdp: InErrors\nUdp: 0\n"),
             ("proc/1/net/snmp6", "Udp6InErrors 8\n"),

@@ -78,6 +78,9 @@ pub(super) fn parse(text: &str) -> Result<Stat, ParseError> {
             }
         }
     }
+    if stat.entries.is_none() {
+        return Err(ParseError::new(2, "counts of a core"));
+    }
     Ok(stat)
 }
 
@@ -217,6 +220,7 @@ mod tests {
         broken("", 1, "names of columns, entries first");
         broken("found drop\n1 2\n", 1, "names of columns, entries first");
         broken("entries drop\n1 2\n1\n", 3, "drop in hexadecimal");
+        broken("entries drop\n", 2, "counts of a core");
         broken("entries drop\n\n", 2, "entries in hexadecimal");
         let huge = "entries drop\n1 10000000000000000\n";
         broken(huge, 2, "drop in hexadecimal");

@@ -31,6 +31,7 @@ pub(super) struct Sockets {
 
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, ParseError> {
     let mut counts = Vec::new();
+    let mut is_known = false;
     for (number, line) in (1..).zip(text.lines()) {
         let (protocol, rest) = line
             .split_once(':')
@@ -38,6 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, ParseError> {
         let Some(protocol) = known(&PROTOCOLS, protocol) else {
             continue;
         };
+        is_known = true;
         let mut fields = rest.split_ascii_whitespace();
         while let Some(name) = fields.next() {
             let count = fields.next().and_then(|field| field.parse().ok());
@@ -55,6 +57,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, ParseError> {
                 });
             }
         }
+    }
+    if !is_known {
+        return Err(ParseError::new(0, "sockets of a protocol"));
     }
     Ok(counts)
 }
@@ -218,6 +223,10 @@ mod tests {
 
     #[test]
     fn says_where_it_breaks() {
+        for text in ["", "NEW: inuse 1\n"] {
+            let error = Err(ParseError::new(0, "sockets of a protocol"));
+            assert_eq!(parse(text), error, "{text}");
+        }
         for (line, expected) in [
             ("", "the name of a protocol and a colon"),
             ("TCP inuse 4", "the name of a protocol and a colon"),

@@ -13,6 +13,9 @@ use std::fmt;
 /// The number of the core is in this column, from Linux 5.10 on.
 const CORE: usize = 12;
 
+/// So many columns have all kernels.
+const COLUMNS: usize = 9;
+
 /// Families of the agent and of node_exporter, by the first columns.
 const FAMILIES: [(&str, &str, &str); 3] = [
     (
@@ -75,6 +78,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Core>, ParseError> {
         }
         cores.push(core);
     }
+    if cores.is_empty() {
+        return Err(ParseError::new(0, "a line of a core"));
+    }
     Ok(cores)
 }
 
@@ -86,6 +92,9 @@ fn parse_line(number: usize, line: &str, place: u64) -> Result<Core, ParseError>
         hexadecimal(fields.next(), number, "packets dropped")?,
         hexadecimal(fields.next(), number, "times squeezed")?,
     ];
+    if line.split_ascii_whitespace().count() < COLUMNS {
+        return Err(ParseError::new(number, format!("{COLUMNS} columns")));
+    }
     let core = fields.nth(CORE - counts.len());
     Ok(Core {
         number: match core {
@@ -187,6 +196,9 @@ mod tests {
             let error = Err(ParseError::new(2, expected));
             assert_eq!(parse(&format!("{cut}\n{line}\n")), error, "{line}");
         }
+        let columns = Err(ParseError::new(2, "9 columns"));
+        assert_eq!(parse(&format!("{cut}\n1 2 3 0 0 0 0 0\n")), columns);
+        assert_eq!(parse(""), Err(ParseError::new(0, "a line of a core")));
         let error = Err(ParseError::new(2, "cores in their order"));
         assert_eq!(parse(&format!("{cut} 1\n{cut} 1\n")), error);
     }
