@@ -285,6 +285,6 @@ fn processes(
 /// Boot time of the kernel, from `btime` of `/proc/stat`.
 fn boot_time_seconds(procfs: &Path) -> Option<f64> {
     let stat = read_file(&procfs.join("stat")).ok()?;
-    let seconds = node::parse_boot_time(&stat).ok()??;
+    let seconds = node::parse_boot_time(&stat).ok()?;
     Some(Duration::from_secs(seconds).as_secs_f64())
 }

@@ -53,7 +53,7 @@ pub struct NodeFacts {
     names: Arc<Names>,
     hostname: String,
     /// In seconds since 1970.
-    boot_time: Option<u64>,
+    boot_time: u64,
     /// In seconds.
     uptime: Option<f64>,
     time: SystemTime,
@@ -69,7 +69,7 @@ pub struct NodeCollector {
     names: Arc<Names>,
     looked: Option<Instant>,
     /// What the clock was when it booted, in seconds, and the boot time that was read then.
-    booted: Option<(f64, Option<u64>)>,
+    booted: Option<(f64, u64)>,
 }
 
 impl NodeCollector {
@@ -126,7 +126,7 @@ impl NodeCollector {
 
     /// `/proc/stat` costs more than all the rest where there are many cores and interrupts: it is
     /// read only when the clock was set, which alone changes when the kernel booted by that clock.
-    fn boot_time(&mut self, begin: Option<f64>) -> Result<Option<u64>, ReadError> {
+    fn boot_time(&mut self, begin: Option<f64>) -> Result<u64, ReadError> {
         if let Some(((then, boot_time), now)) = self.booted.zip(begin)
             && (now - then).abs() < CLOCK_WAS_SET
         {
@@ -173,16 +173,15 @@ fn parse_files(text: &str) -> Result<Files, ParseError> {
 /// When the kernel booted, in seconds since 1970: `btime` of `/proc/stat`.
 ///
 /// # Errors
-/// If it is no whole number.
-pub fn parse_boot_time(text: &str) -> Result<Option<u64>, ParseError> {
+/// If it is no whole number, or not there, as it is in each kernel.
+pub fn parse_boot_time(text: &str) -> Result<u64, ParseError> {
     for (number, line) in (1..).zip(text.lines()) {
         if let Some(seconds) = line.strip_prefix("btime ") {
             let seconds = seconds.trim().parse();
-            let seconds = seconds.map_err(|_| ParseError::new(number, "seconds since 1970"))?;
-            return Ok(Some(seconds));
+            return seconds.map_err(|_| ParseError::new(number, "seconds since 1970"));
         }
     }
-    Ok(None)
+    Err(ParseError::new(0, "a line btime"))
 }
 
 impl Encode for NodeFacts {
@@ -203,7 +202,7 @@ impl Encode for NodeFacts {
         page.single_gauge(
             "esnode_node_boot_time_seconds",
             "When the kernel booted, in seconds since 1970, btime of /proc/stat",
-            self.boot_time,
+            Some(self.boot_time),
         )?;
         page.single_gauge(
             "esnode_node_uptime_seconds",
@@ -248,9 +247,10 @@ mod tests {
     fn boot_time() {
         assert_eq!(
             parse_boot_time("cpu 1\nbtime 1795435140\n"),
-            Ok(Some(1_795_435_140))
+            Ok(1_795_435_140)
         );
-        assert_eq!(parse_boot_time("cpu 1\n"), Ok(None));
+        let lost = Err(ParseError::new(0, "a line btime"));
+        assert_eq!(parse_boot_time("cpu 1\n"), lost);
         for line in [
             "btime ",
             "btime -1",
@@ -298,15 +298,15 @@ mod tests {
         let host = Host::new(&[("proc/stat", "btime 100\n")]);
         let mut collector = NodeCollector::new(&host.procfs(), String::new());
         let mut at = |begin| collector.boot_time(begin).expect("readable");
-        assert_eq!(at(Some(100.25)), Some(100));
+        assert_eq!(at(Some(100.25)), 100);
         // As long as it was not set, the file is not read.
         host.write("proc/stat", "btime 200\n");
-        assert_eq!(at(Some(100.3)), Some(100));
-        assert_eq!(at(Some(200.25)), Some(200));
+        assert_eq!(at(Some(100.3)), 100);
+        assert_eq!(at(Some(200.25)), 200);
         // Where that is not known, it is.
         host.write("proc/stat", "btime 300\n");
-        assert_eq!(at(None), Some(300));
-        assert_eq!(at(Some(200.25)), Some(300));
+        assert_eq!(at(None), 300);
+        assert_eq!(at(Some(200.25)), 300);
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
                 ..Names::default()
             }),
             hostname: String::new(),
-            boot_time: None,
+            boot_time: 100,
             uptime: None,
             time: UNIX_EPOCH + Duration::from_millis(1500),
             clock: None,
@@ -334,6 +334,7 @@ mod tests {
             samples(facts),
             [
                 r#"esnode_node_info{kernel="6.1.0",os="",machine="",hostname=""} 1"#,
+                "esnode_node_boot_time_seconds 100",
                 "esnode_node_time_seconds 1.5",
             ]
         );

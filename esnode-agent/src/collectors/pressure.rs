@@ -81,7 +81,7 @@ fn parse(text: &str) -> Result<Pressure, ParseError> {
         let slot = match fields.next() {
             Some("some") => &mut pressure.some,
             Some("full") => &mut pressure.full,
-            _ => continue,
+            _ => return Err(ParseError::new(number, "some or full")),
         };
         let total = fields
             .find_map(|field| field.strip_prefix("total="))
@@ -171,7 +171,14 @@ mod tests {
         }
         let nothing = Err(ParseError::new(0, "a line some or full"));
         assert_eq!(parse(""), nothing);
-        assert_eq!(parse("half total=1\n"), nothing);
+        for line in ["half total=1", "\0\0some total=1", ""] {
+            let text = format!("full total=1\n{line}\n");
+            assert_eq!(
+                parse(&text),
+                Err(ParseError::new(2, "some or full")),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -32,13 +32,17 @@ fn is_shown_there(name: &str) -> bool {
 pub(super) fn parse_vmstat(text: &str) -> Result<Paging, ParseError> {
     let mut paging = Paging::default();
     let mut faults = None;
+    let mut is_known = false;
     for (number, line) in (1..).zip(text.lines()) {
         let Some((name, value)) = line.split_once(' ') else {
             return Err(ParseError::new(number, "a name and a count"));
         };
+        // That is all that is known of a kernel without `CONFIG_VM_EVENT_COUNTERS`.
+        is_known |= name == "nr_free_pages";
         if !is_shown_there(name) {
             continue;
         }
+        is_known = true;
         let count = || ParseError::new(number, format!("a count of {name}"));
         let known = paging.shown_there.iter().any(|(known, _)| known == name);
         if known
@@ -60,6 +64,9 @@ pub(super) fn parse_vmstat(text: &str) -> Result<Paging, ParseError> {
             _ => continue,
         };
         *slot = Some(value.checked_mul(unit).ok_or_else(count)?);
+    }
+    if !is_known {
+        return Err(ParseError::new(0, "a count that is known"));
     }
     paging.minor_faults = faults
         .zip(paging.major_faults)
@@ -133,7 +140,7 @@ mod tests {
             .to_vec(),
         };
         assert_eq!(parse_vmstat(text), Ok(expected));
-        assert_eq!(parse_vmstat(""), Ok(Paging::default()));
+        assert_eq!(parse_vmstat("nr_free_pages 7\n"), Ok(Paging::default()));
         let faults = parse_vmstat("pgfault 100\n").expect("valid");
         assert_eq!(faults.minor_faults, None);
     }
@@ -164,6 +171,10 @@ mod tests {
 
     #[test]
     fn says_where_it_breaks() {
+        for text in ["", "a 1\n"] {
+            let error = Err(ParseError::new(0, "a count that is known"));
+            assert_eq!(parse_vmstat(text), error, "{text}");
+        }
         for (line, name) in [
             ("pgpgin much", "pgpgin"),
             ("pgpgout 18014398509481984", "pgpgout"),

@@ -42,7 +42,7 @@ impl NodeFacts {
         page.single_gauge(
             "node_boot_time_seconds",
             "When the kernel booted, in seconds since 1970, btime of /proc/stat",
-            self.boot_time,
+            Some(self.boot_time),
         )?;
         page.single_gauge(
             "node_time_seconds",
