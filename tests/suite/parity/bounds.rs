@@ -18,6 +18,8 @@ pub(super) enum Motion {
         /// What it may be off besides.
         slack: f64,
     },
+    /// Not at all, as nothing does on a host that is a folder: each value is the same.
+    Stands,
 }
 
 /// Series that move by what the readers themselves do, or that the kernel does not hold still for.
@@ -65,7 +67,7 @@ impl Motion {
         let seen = theirs.iter().flatten().copied();
         let (least, most) = range(seen).unwrap_or_default();
         let slack = match self {
-            Self::Grows => 0.0,
+            Self::Grows | Self::Stands => 0.0,
             Self::Moves { slack } => slack + (most - least),
         };
         let mut off = Vec::new();
@@ -87,7 +89,7 @@ impl Motion {
             }
         }
         let allowed = match self {
-            Self::Grows => 0,
+            Self::Grows | Self::Stands => 0,
             Self::Moves { .. } => looks.len() / 2,
         };
         let more = off.len();

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use esnode_tests::agent::Agent;
+use esnode_tests::page::Labels;
 use esnode_tests::{fixture, workload};
 
+use super::bounds::Motion;
 use super::exporter::{self, NodeExporter};
 use super::report::Report;
 use super::run::{self, Run};
@@ -71,11 +73,22 @@ fn compare(host: &Path) -> Result<Report> {
     ours.extend(["--procfs", &procfs, "--sysfs", &sysfs]);
     let agent = Agent::start(&ours)?;
     let run = Run::take(&agent, &exporter)?;
-    let mut report = mapping::compare(&run);
-    report.add(names::compare(&run, |name| {
-        OF_THE_MACHINE.iter().any(|start| name.starts_with(start))
-    })?);
+    let mut report = mapping::compare(&run, motion);
+    report.add(names::compare(&run, is_of_the_machine, motion)?);
     Ok(report)
+}
+
+fn is_of_the_machine(name: &str) -> bool {
+    OF_THE_MACHINE.iter().any(|start| name.starts_with(start))
+}
+
+/// Nothing moves in a folder.
+fn motion(name: &str, kind: &str, labels: &Labels) -> Motion {
+    if is_of_the_machine(name) {
+        Motion::of(name, kind, labels)
+    } else {
+        Motion::Stands
+    }
 }
 
 /// A copy of a host in which both are where process 1 is, with what node_exporter can't do without.

@@ -12,14 +12,14 @@ use super::table::{AGENT, OWN_ONLY, PAIRS, Pair, SENSORS, UNKNOWN};
 
 pub(super) fn check() -> Result<()> {
     let (agent, exporter) = run::start(&[])?;
-    compare(&Run::take(&agent, &exporter)?).finish()
+    compare(&Run::take(&agent, &exporter)?, Motion::of).finish()
 }
 
-/// Compares all families.
-pub(super) fn compare(run: &Run) -> Report {
+/// Compares all families, of which `motion` says how each series moves.
+pub(super) fn compare(run: &Run, motion: impl Fn(&str, &str, &Labels) -> Motion) -> Report {
     let mut report = Report::default();
     for pair in PAIRS {
-        compare_pair(pair, run, &mut report);
+        compare_pair(pair, run, &motion, &mut report);
     }
     for name in unknown(run) {
         report.note(
@@ -31,7 +31,12 @@ pub(super) fn compare(run: &Run) -> Report {
 }
 
 /// Compares each series that one of both has.
-fn compare_pair(pair: &Pair, run: &Run, report: &mut Report) {
+fn compare_pair(
+    pair: &Pair,
+    run: &Run,
+    motion: impl Fn(&str, &str, &Labels) -> Motion,
+    report: &mut Report,
+) {
     let their_pages = || run.theirs.iter();
     let kind = their_pages().find_map(|page| family(page, pair.theirs));
     let kind = kind.map_or("gauge", |family| family.kind.as_str());
@@ -63,7 +68,7 @@ fn compare_pair(pair: &Pair, run: &Run, report: &mut Report) {
         for value in ours.iter_mut().flatten() {
             *value /= pair.unit;
         }
-        let motion = Motion::of(pair.theirs, kind, &labels);
+        let motion = motion(pair.theirs, kind, &labels);
         let difference = motion.difference(&run.ours, &ours, &theirs);
         let difference = difference.map(|text| format!("{text} of {}", pair.theirs));
         report.series(pair.own, &own_labels, difference);

@@ -17,11 +17,15 @@ pub(super) fn check() -> Result<()> {
     let (agent, exporter) = run::start(&["--node-exporter-names"])?;
     exporter::need_version(&exporter.page()?)?;
     let run = Run::take(&agent, &exporter)?;
-    compare(&run, |_| false)?.finish()
+    compare(&run, |_| false, Motion::of)?.finish()
 }
 
-/// Compares all families, but for those that are left out.
-pub(super) fn compare(run: &Run, left_out: impl Fn(&str) -> bool) -> Result<Report> {
+/// Compares all families, but for those that are left out; `motion` says how each series moves.
+pub(super) fn compare(
+    run: &Run,
+    left_out: impl Fn(&str) -> bool,
+    motion: impl Fn(&str, &str, &Labels) -> Motion,
+) -> Result<Report> {
     let missing = readme::missing()?;
     let is_missing = |name: &str| missing.iter().any(|row| row.has(name));
     let mut theirs = families(run.theirs.iter());
@@ -40,7 +44,7 @@ pub(super) fn compare(run: &Run, left_out: impl Fn(&str) -> bool) -> Result<Repo
                 for labels in series.union(our_series) {
                     let theirs = run.their_values(name, labels);
                     let ours = run.our_values(name, labels);
-                    let motion = Motion::of(name, kind, labels);
+                    let motion = motion(name, kind, labels);
                     let difference = motion.difference(&run.ours, &ours, &theirs);
                     report.series(name, labels, difference);
                 }
