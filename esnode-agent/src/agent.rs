@@ -4,11 +4,12 @@ use crate::{
     bpf::{self, Bpf, BpfError, sys},
     cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
-        Collector, CollectorName,
+        CollectError, Collector, CollectorName,
         cpu::CpuCollector,
         disk::DiskCollector,
         edac::EdacCollector,
         filesystem::FilesystemCollector,
+        guard::Guarded,
         hwmon::HwmonCollector,
         infiniband::InfinibandCollector,
         load::LoadCollector,
@@ -28,6 +29,7 @@ use crate::{
         filter::Filter,
     },
     ladder::{Refusal, Signal, Standing},
+    page::Encode,
     process::{
         collector::ProcessCollector,
         ends::Ends,
@@ -218,7 +220,12 @@ fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result
         CollectorName::Load => LoadCollector::new(procfs).into(),
         CollectorName::Memory => MemoryCollector::new(procfs).into(),
         CollectorName::Numa => NumaCollector::new(sysfs).into(),
-        CollectorName::Edac => EdacCollector::new(sysfs, names).into(),
+        CollectorName::Edac => guarded(
+            name,
+            EdacCollector::new(sysfs, names),
+            EdacCollector::sample,
+        )?
+        .into(),
         CollectorName::Pressure => PressureCollector::new(procfs).into(),
         CollectorName::Disk => DiskCollector::new(procfs, devices.disks()).into(),
         CollectorName::Md => MdCollector::new(procfs).into(),
@@ -228,9 +235,14 @@ fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result
         CollectorName::Network => {
             NetworkCollector::new(procfs, sysfs, devices.interfaces(), names).into()
         }
-        CollectorName::Infiniband => InfinibandCollector::new(sysfs, names).into(),
+        CollectorName::Infiniband => {
+            let collector = InfinibandCollector::new(sysfs, names);
+            guarded(name, collector, InfinibandCollector::sample)?.into()
+        }
         CollectorName::Hwmon => HwmonCollector::new(sysfs, names).into(),
-        CollectorName::Thermal => ThermalCollector::new(sysfs).into(),
+        CollectorName::Thermal => {
+            guarded(name, ThermalCollector::new(sysfs), ThermalCollector::sample)?.into()
+        }
         CollectorName::Node => {
             let system = rustix::system::uname();
             let machine = system.machine().to_string_lossy().into_owned();
@@ -240,6 +252,21 @@ fn of_node(name: CollectorName, sources: &Sources, page: &PageOptions) -> Result
             bail!("the collector {name} needs others")
         }
     })
+}
+
+/// A collector that firmware may hold up, in a thread of its own.
+fn guarded<C, F, E>(
+    name: CollectorName,
+    collector: C,
+    sample: fn(&mut C) -> Result<F, E>,
+) -> Result<Guarded<C>>
+where
+    C: Send + 'static,
+    F: Encode + Send + 'static,
+    E: Into<CollectError> + 'static,
+{
+    Guarded::start(&name.to_string(), collector, sample)
+        .with_context(|| format!("cannot start the thread of {name}"))
 }
 
 /// Says in the log which collectors run.

@@ -10,6 +10,7 @@ pub mod filter;
 mod fixture;
 #[cfg(test)]
 mod fuzz;
+pub mod guard;
 pub mod hwmon;
 pub mod infiniband;
 pub mod load;
@@ -34,6 +35,7 @@ use crate::{
     process::{collector::ProcessCollector, table::TableError},
 };
 use clap::{ValueEnum, builder::PossibleValue};
+use guard::Guarded;
 use rustc_hash::FxHashSet;
 use std::{
     fmt, io,
@@ -92,7 +94,7 @@ collectors! {
     /// Memory of NUMA nodes.
     Numa(numa::NumaCollector),
     /// Errors that memory corrected, or could not.
-    Edac(edac::EdacCollector),
+    Edac(Guarded<edac::EdacCollector>),
     /// Waiting for CPU, memory and disks.
     Pressure(pressure::PressureCollector),
     /// Block devices.
@@ -104,11 +106,11 @@ collectors! {
     /// Network interfaces, TCP and UDP.
     Network(network::NetworkCollector),
     /// InfiniBand and RoCE ports.
-    Infiniband(infiniband::InfinibandCollector),
+    Infiniband(Guarded<infiniband::InfinibandCollector>),
     /// Chips that monitor temperatures, fans and voltages.
     Hwmon(hwmon::HwmonCollector),
     /// Thermal zones, and what cools them.
-    Thermal(thermal::ThermalCollector),
+    Thermal(Guarded<thermal::ThermalCollector>),
     /// Names, boot time and clock of the node.
     Node(node::NodeCollector),
     /// GPUs, and what processes use of them.
@@ -139,6 +141,9 @@ pub enum CollectError {
     /// There is nothing to collect on this host.
     #[error("{0}")]
     Off(String),
+    /// Its thread does not come back from reading a file.
+    #[error("a file does not answer, and is not waited for any more")]
+    Hangs,
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

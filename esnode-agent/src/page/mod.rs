@@ -223,6 +223,16 @@ pub enum Names {
 /// Facts on their way to the page.
 pub type Facts = Box<dyn Encode + Send>;
 
+impl Encode for Facts {
+    fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
+        (**self).encode(page)
+    }
+
+    fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
+        (**self).encode_node_exporter(page)
+    }
+}
+
 /// Lets the registry of prometheus-client, made for one page, call the facts.
 struct Once(Mutex<Vec<Facts>>, Names);
 
