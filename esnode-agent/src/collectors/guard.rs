@@ -152,6 +152,8 @@ mod tests {
             panic!("a defect");
         }
         let mut guarded = Guarded::start("defect", (), defect).expect("a thread");
+        // Writing where it panicked takes time.
+        guarded.patience = Duration::from_mins(1);
         for _ in 0..2 {
             assert!(matches!(guarded.sample(), Err(CollectError::Panicked)));
         }
