@@ -4,12 +4,16 @@
 //! `gpu` samples NVML in threads of its own, `page` writes facts as families, `server` hands the page out. `sampler` turns the crank.
 
 pub mod agent;
+pub mod api;
 pub mod bpf;
 pub mod check;
 pub mod cli;
 pub mod collectors;
 pub mod error;
 pub mod gpu;
+pub mod grouping;
+pub mod http_client;
+pub mod identity;
 pub mod ladder;
 pub mod page;
 pub mod privileges;

@@ -1,0 +1,3 @@
+//! By what processes are put together into groups.
+
+pub mod process_exporter;

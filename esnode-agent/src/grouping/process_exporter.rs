@@ -1,0 +1,1 @@
+//! Groups by the configuration file of process-exporter.

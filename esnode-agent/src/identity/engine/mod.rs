@@ -1,0 +1,1 @@
+//! Inference engines, by command line and ancestry.
