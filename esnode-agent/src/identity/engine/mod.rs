@@ -27,6 +27,7 @@
 //! | `argument` | pattern that fits one of the arguments |
 //! | **where it runs**, all of them: | |
 //! | `under` | engines, one of which an ancestor works for |
+//! | `alone` | true: not below another engine, which would claim the process |
 //! | `environment` | variables and their values in the process or its parent; `*` is any value, `{prefix}` the title's group |
 //! | `gpu` | true: it holds a GPU |
 //! | `maps` | part of the name of a library that it has mapped |

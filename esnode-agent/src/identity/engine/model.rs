@@ -128,7 +128,7 @@ fn hugging_face(path: &str) -> Option<String> {
     Some(folder.replacen("--", "/", 1)).filter(|name| !name.is_empty())
 }
 
-/// `blobs/sha256-…`, or `sha256:…` as Ollama wrote it before 0.1.30.
+/// `blobs/sha256-…`, or `sha256:…` of older Ollamas.
 fn blob(path: &str) -> Option<String> {
     let (_, digest) = path.rsplit_once("blobs/sha256")?;
     let digits = digest.strip_prefix(['-', ':'])?;

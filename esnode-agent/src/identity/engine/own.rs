@@ -39,8 +39,18 @@ pub(super) fn read(file: &File, comm: &str, argv: &[String]) -> Option<Own> {
         .iter()
         .enumerate()
         .filter_map(|(index, rule)| {
-            let mut candidate = titled(rule, comm, argv)
-                .or_else(|| called(rule, command.as_ref()?, &file.switches))?;
+            let called = command
+                .as_ref()
+                .and_then(|command| called(rule, command, &file.switches));
+            let mut candidate = match (titled(rule, comm, argv), called) {
+                // A name in `comm` beside a whole command line.
+                (Some(titled), Some(called)) => Candidate {
+                    rank: titled.rank.or(called.rank),
+                    model: titled.model.or(called.model),
+                    ..titled
+                },
+                (titled, called) => titled.or(called)?,
+            };
             candidate.rule = index;
             Some(candidate)
         })

@@ -13,6 +13,10 @@ const DEEPEST: usize = 64;
 /// The role of what an engine started and no rule knows.
 const CHILD: &str = "child";
 
+/// The role of rules for servers, and what it becomes below another server of the same engine.
+const SERVER: &str = "server";
+const WORKER: &str = "worker";
+
 /// An ancestor that is an engine's.
 struct Above {
     worker: Worker,
@@ -57,9 +61,14 @@ pub(super) fn resolve(file: &File, pid: u32, family: &dyn Family) -> Option<Work
 }
 
 impl Ancestors {
+    /// The nearest ancestor, if what is below it is its engine's.
+    fn claims(&self) -> Option<&Above> {
+        self.recognised.last().filter(|_| !self.cut)
+    }
+
     /// The nearest ancestor's place for a process that no rule knows.
     fn adopted(&self) -> Option<Above> {
-        let nearest = self.recognised.last().filter(|_| !self.cut)?;
+        let nearest = self.claims()?;
         Some(Above {
             worker: Worker {
                 role: Arc::from(CHILD),
@@ -103,7 +112,9 @@ fn holds(
             .under
             .iter()
             .any(|engine| ancestors.of(engine).next().is_some());
+    let theirs = ancestors.claims().filter(|_| rule.alone);
     under
+        && theirs.is_none_or(|above| above.worker.engine == rule.engine)
         && (!rule.gpu || family.holds_gpu(pid))
         && rule.environment.iter().all(|(name, value)| {
             inherited(pid, name, family).is_some_and(|found| match value.as_str() {
@@ -140,10 +151,10 @@ fn place(
             .filter(|value| !value.is_empty())
     };
     let head = ancestors.of(&rule.engine).find(|above| above.heads);
+    let heads = rule.server && head.is_none();
     // A server below its own server is a copy that it forked (vLLM without setproctitle), or one that it
     // starts for each model (llama-server as router).
-    let copy = rule.server && head.is_some();
-    let heads = rule.server && !copy;
+    let copy = head.is_some() && *rule.role == *SERVER;
     let model = candidate
         .model
         .clone()
@@ -161,7 +172,7 @@ fn place(
     Above {
         worker: Worker {
             engine: rule.engine.clone(),
-            role: if copy { Arc::from("worker") } else { part },
+            role: if copy { Arc::from(WORKER) } else { part },
             rank,
             model,
             server: if heads {

@@ -103,6 +103,8 @@ pub(super) struct Rule {
     #[serde(default)]
     pub(super) under: Vec<String>,
     #[serde(default)]
+    pub(super) alone: bool,
+    #[serde(default)]
     pub(super) environment: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) gpu: bool,
@@ -161,20 +163,21 @@ impl File {
     /// Reads a file of rules. `known` are engines of other files, which `under` may name too.
     pub(super) fn parse(path: &Path, text: &str, known: &[Arc<str>]) -> Result<Self, RulesError> {
         let file: Self = toml::from_str(text).map_err(|error| {
-            let before = text
-                .get(..error.span().map_or(0, |span| span.start))
-                .unwrap_or(text);
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text
+                .bytes()
+                .take(start)
+                .filter(|byte| *byte == b'\n')
+                .count()
+                + 1;
+            let heads = text
+                .lines()
+                .take(line)
+                .filter(|line| line.trim_start().starts_with("[[rule]]"));
             RulesError::Format {
                 path: path.to_owned(),
-                line: before.matches('\n').count() + 1,
-                number: before
-                    .lines()
-                    .chain(
-                        text.get(before.len()..)
-                            .and_then(|rest| rest.lines().next()),
-                    )
-                    .filter(|line| line.trim_start().starts_with("[[rule]]"))
-                    .count(),
+                line,
+                number: heads.count(),
                 expected: error.message().to_owned(),
             }
         })?;
