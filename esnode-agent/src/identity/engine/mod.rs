@@ -18,7 +18,7 @@
 //! | `module` | modules that Python runs (`python -m …`) |
 //! | `code` | pattern for the text that Python runs (`python -c …`) |
 //! | `python` | true: whatever Python runs |
-//! | `title` | pattern for a title that the process gave itself, as the one string in its command line, or whole in `comm`; its groups `rank`, `model`, `prefix` and `role` are kept |
+//! | `title` | pattern for a title that the process gave itself: the first string of its command line, or `comm` where that has it whole; its groups `rank`, `model`, `prefix` and `role` are kept |
 //! | `comm` | pattern for `comm`, which has 15 bytes of a title; the same groups |
 //! | **how it runs**, all of them (not asked of titles): | |
 //! | `path` | pattern for the path of the program or script |

@@ -63,13 +63,10 @@ pub(super) fn read(file: &File, comm: &str, argv: &[String]) -> Option<Own> {
     })
 }
 
-/// By the title that the process gave itself: one string in place of its arguments, or at least `comm`,
-/// which has 15 bytes of it.
+/// By the title that the process gave itself: the first string of its command line, written over the arguments,
+/// or at least `comm`, which has 15 bytes of it.
 fn titled(rule: &Rule, comm: &str, argv: &[String]) -> Option<Candidate> {
-    let title = match argv {
-        [title] => Some(title.as_str()),
-        _ => None,
-    };
+    let title = argv.first().map(String::as_str);
     let whole = (comm.len() < COMM_LEN).then_some(comm);
     let by_title = rule.title.as_ref().and_then(|pattern| {
         [title, whole]
