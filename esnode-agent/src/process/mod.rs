@@ -1,7 +1,8 @@
 //! Processes and groups: facts, where they come from, and which of them are shown.
 //!
 //! `table` reads all processes, from BPF where it can and from `/proc` where not; `ledger` keeps
-//! the groups, which outlive their processes; `selection` bounds the page. `fallback` opens what
+//! the groups, which outlive their processes; `selection` bounds the page, `select` are the rules of
+//! `--select` for it. `fallback` opens what
 //! stands in for BPF: `sock_diag` for network bytes, `taskstats` for processes that end; `listener`
 //! takes in what these tell at any time, and `ends` leads the ledger of the ended.
 
@@ -14,6 +15,7 @@ pub mod ledger;
 pub mod listener;
 pub mod netlink;
 pub mod procfs;
+pub mod select;
 pub mod selection;
 pub mod sock_diag;
 pub mod table;
