@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -77,7 +78,9 @@ async fn exchange(
     limit: usize,
 ) -> Result<Bytes, HttpError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
+    // Ends with this future, so that a peer that never answers keeps no task and no socket.
+    let mut connecting = JoinSet::new();
+    connecting.spawn(connection);
     let request = Request::get(path)
         .header(HOST, host)
         .body(Empty::<Bytes>::new())?;
@@ -86,6 +89,5 @@ async fn exchange(
         return Err(HttpError::Status(answer.status()));
     }
     let body = Limited::new(answer.into_body(), limit).collect().await;
-    connection.abort();
     Ok(body.map_err(HttpError::Body)?.to_bytes())
 }
