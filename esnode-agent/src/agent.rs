@@ -1,8 +1,8 @@
 //! Putting the parts together: from the command line to the collectors.
 
 use crate::{
-    bpf::{self, Bpf, BpfError, sys},
-    cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
+    bpf::{self, Bpf, BpfError, GroupsBy, layout::Hierarchy, sys},
+    cli::{DEFAULT_SYSFS, GpuFlags, IdentityFlags, PageOptions, Serving, Sources},
     collectors::{
         CollectError, Collector, CollectorName,
         cpu::CpuCollector,
@@ -23,25 +23,30 @@ use crate::{
         thermal::ThermalCollector,
     },
     error::read_file,
-    gpu::{
-        GpuOptions, Gpus,
-        collector::{GpuCollector, Shared},
-        filter::Filter,
+    gpu::{GpuOptions, Gpus, book::GroupBook, collector::GpuCollector, filter::Filter},
+    grouping::process_exporter::Config,
+    identity::{
+        census::{Census, Rules},
+        container::{self, Directory},
+        engine::Engines,
     },
     ladder::{Refusal, Signal, Standing},
     page::Encode,
     process::{
-        collector::ProcessCollector,
+        collector::{Below, Choice, Devices, ProcessCollector},
         ends::Ends,
         energy::EnergyLedger,
         fallback::Fallback,
+        membership::{GroupBy, Membership},
+        named::GroupSelection,
         procfs::Units,
-        selection::{GroupSelection, ProcessSelection},
+        select::Selector,
+        selection::ProcessSelection,
         table::{Source, TableReader},
     },
 };
 use anyhow::{Context, Result, bail};
-use std::{fs, net::TcpListener, path::Path, time::Duration};
+use std::{fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
 use tracing::{info, warn};
 
 /// Binds every address, before anything is loaded: a port that is taken ends the start.
@@ -76,14 +81,15 @@ pub fn check_roots(sources: &Sources) -> Result<()> {
 /// Loads BPF if it is wanted and possible. Also gives the rungs of the ladder that BPF has, with
 /// what refused those that are not in use.
 #[must_use]
-pub fn load_bpf(sources: &Sources) -> (Option<Bpf>, Vec<Standing>) {
+pub fn load_bpf(sources: &Sources, by: GroupBy) -> (Option<Bpf>, Vec<Standing>) {
     if !sources.enabled().contains(&CollectorName::Process) {
         return (None, Vec::new());
     }
     let loaded = if sources.no_bpf {
         Err(BpfError::Off)
     } else {
-        Bpf::load(&sources.sysfs, sources.bpf())
+        let options = sources.bpf(groups_by(by), hierarchy(&sources.procfs));
+        Bpf::load(&sources.sysfs, options)
     };
     // Loading reads all types of the kernel; that memory is not needed again.
     sys::release_free_memory();
@@ -107,7 +113,7 @@ pub fn load_bpf(sources: &Sources) -> (Option<Bpf>, Vec<Standing>) {
 ///
 /// # Errors
 /// If the system refuses a thread.
-pub fn find_gpus(sources: &Sources, flags: &GpuFlags) -> Result<Option<Gpus>> {
+pub fn find_gpus(sources: &Sources, flags: &GpuFlags, groups: GroupBook) -> Result<Option<Gpus>> {
     if !sources.enabled().contains(&CollectorName::Gpu) {
         return Ok(None);
     }
@@ -121,6 +127,7 @@ pub fn find_gpus(sources: &Sources, flags: &GpuFlags) -> Result<Option<Gpus>> {
         filter,
         procfs: sources.procfs.clone(),
         sysfs: sources.sysfs.clone(),
+        groups,
     });
     Ok(Some(gpus.context("cannot start the GPU thread")?))
 }
@@ -155,6 +162,109 @@ pub fn log_standings(standings: &[Standing]) {
     }
 }
 
+/// What was found on this host, for the collectors.
+pub struct Found {
+    /// BPF, if it is loaded.
+    pub bpf: Option<Bpf>,
+    /// What stands in for it.
+    pub fallback: Fallback,
+    /// GPUs, if they are wanted.
+    pub gpus: Option<Gpus>,
+    /// Where these read which groups processes are in.
+    pub book: GroupBook,
+    /// Who processes are.
+    pub who: Who,
+}
+
+/// By what it is told who processes are.
+#[derive(Debug)]
+pub struct Who {
+    /// How they are put together.
+    pub by: GroupBy,
+    /// By which rules, if by rules.
+    rules: Option<Arc<Config>>,
+    engines: Engines,
+    /// Where to look for what containers are called.
+    containers: Option<container::Options>,
+}
+
+impl Found {
+    /// Nothing but files.
+    ///
+    /// # Errors
+    /// See [`Who::of`].
+    pub fn nothing(flags: &IdentityFlags) -> Result<Self> {
+        let who = Who::of(flags)?;
+        Ok(Self {
+            bpf: None,
+            fallback: Fallback::default(),
+            gpus: None,
+            book: who.book(),
+            who,
+        })
+    }
+}
+
+impl Who {
+    /// Reads the files that the flags name.
+    ///
+    /// # Errors
+    /// What is wrong with flags or files.
+    pub fn of(flags: &IdentityFlags) -> Result<Self> {
+        let by = flags.group_by().map_err(anyhow::Error::msg)?;
+        let read = |path: &Path| {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let rules = flags.group_config.as_deref().map(|path| {
+            let config = Config::parse(path, &read(path)?);
+            Ok::<_, anyhow::Error>(Arc::new(config.context("cannot use --group-config")?))
+        });
+        let engines = match &flags.engine_rules {
+            Some(path) => {
+                Engines::with_user_rules(path, &read(path)?).context("cannot use --engine-rules")?
+            }
+            None => Engines::built_in(),
+        };
+        Ok(Self {
+            by,
+            rules: rules.transpose()?,
+            engines,
+            containers: flags.container_sources(),
+        })
+    }
+
+    /// Where the GPUs' accounts read which groups processes are in.
+    #[must_use]
+    pub fn book(&self) -> GroupBook {
+        match self.by {
+            GroupBy::Command => GroupBook::default(),
+            GroupBy::Container | GroupBy::Engine | GroupBy::Rules => GroupBook::new(),
+        }
+    }
+}
+
+/// By what BPF programs put processes together.
+fn groups_by(by: GroupBy) -> GroupsBy {
+    match by {
+        GroupBy::Command => GroupsBy::Command,
+        GroupBy::Container => GroupsBy::Cgroup,
+        GroupBy::Engine | GroupBy::Rules => GroupsBy::Assignment,
+    }
+}
+
+/// The tree of control groups that tells containers apart: where there are controllers of version
+/// 1, one that container engines always use; else that of version 2.
+fn hierarchy(procfs: &Path) -> Hierarchy {
+    const USED: [&str; 4] = ["pids", "memory", "devices", "cpu"];
+    let text = read_file(&procfs.join("self/cgroup")).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split(':').nth(1));
+    let controllers: Vec<_> = lines.flat_map(|list| list.split(',')).collect();
+    let used = USED.into_iter().find(|name| controllers.contains(name));
+    used.map_or(Hierarchy::Unified, |name| {
+        Hierarchy::Controller(name.to_owned())
+    })
+}
+
 /// Makes the collectors that are to run.
 ///
 /// # Errors
@@ -162,10 +272,17 @@ pub fn log_standings(standings: &[Standing]) {
 pub fn collectors(
     sources: &Sources,
     page: &PageOptions,
-    (bpf, fallback, mut gpus): (Option<Bpf>, Fallback, Option<Gpus>),
+    found: Found,
     standings: &[Standing],
 ) -> Result<Vec<Collector>> {
-    let mut below = Some((bpf, fallback));
+    let Found {
+        bpf,
+        fallback,
+        mut gpus,
+        book,
+        who,
+    } = found;
+    let mut below = Some((bpf, fallback, who));
     let (mut gpu_facts, mut cpu_energy) = (None, None);
     // Some of the GPUs are no part of a sum over the machine.
     let sees_all_gpus = gpus.as_ref().is_some_and(Gpus::sees_all);
@@ -195,9 +312,14 @@ pub fn collectors(
                 collector.into()
             }
             CollectorName::Process => {
-                let below = below.take().unwrap_or_default();
+                // It is there once.
+                let Some(below) = below.take() else { continue };
                 let rungs = Source::of_page(standings);
-                let devices = (gpu_facts.take(), EnergyLedger::new(cpu_energy.take()));
+                let devices = Devices {
+                    gpus: gpu_facts.take(),
+                    book: book.clone(),
+                    energy: EnergyLedger::new(cpu_energy.take()),
+                };
                 processes(sources, page, below, devices, rungs)?.into()
             }
             name => of_node(name, sources, page)?,
@@ -284,29 +406,35 @@ pub fn log_collectors(sources: &Sources, collectors: &[Collector]) {
 fn processes(
     sources: &Sources,
     page: &PageOptions,
-    (bpf, fallback): (Option<Bpf>, Fallback),
-    devices: (Option<Shared>, EnergyLedger),
+    (bpf, fallback, who): (Option<Bpf>, Fallback, Who),
+    devices: Devices,
     rungs: Vec<Source>,
 ) -> Result<ProcessCollector> {
     let procfs = &sources.procfs;
-    let patterns = page
-        .patterns()
-        .context("cannot use the patterns of --select together")?;
-    let ends = Ends::new(
-        sources.bpf_groups as usize,
-        fallback.taskstats,
-        procfs.clone(),
-    );
-    ProcessCollector::new(
-        TableReader::new(bpf, procfs.clone(), Units::of_this_kernel()),
-        (ends, fallback.sock_diag),
+    let select =
+        Selector::new(&page.select).context("cannot use the rules of --select together")?;
+    let limit = sources.bpf_groups as usize;
+    let boot = boot_time_seconds(procfs);
+    let rules = Rules {
+        engines: who.engines,
+        groups: who.rules.clone(),
+        select,
+    };
+    let directory = who.containers.map(Directory::start).transpose();
+    let directory = directory.context("cannot start the thread for names of containers")?;
+    let membership = Membership::new(who.by, who.rules, limit);
+    let below = Below {
+        reader: TableReader::new(bpf, procfs.clone(), Units::of_this_kernel()),
+        ends: Ends::new(limit, fallback.taskstats, procfs.clone()),
+        sock_diag: fallback.sock_diag,
         rungs,
-        ProcessSelection::new(page.process_limit, patterns),
-        GroupSelection::new(page.group_limit),
-        devices,
-        boot_time_seconds(procfs),
-    )
-    .context("cannot start the listener thread")
+    };
+    let choice = Choice {
+        census: Census::new(procfs, rules, directory, boot),
+        processes: ProcessSelection::new(page.process_limit),
+        groups: GroupSelection::new(page.group_limit, membership),
+    };
+    ProcessCollector::new(below, choice, devices, boot).context("cannot start the listener thread")
 }
 
 /// Boot time of the kernel, from `btime` of `/proc/stat`.

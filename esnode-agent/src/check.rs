@@ -2,8 +2,8 @@
 //! better, and what to do about it.
 
 use crate::{
-    agent,
-    cli::{CheckOptions, PageOptions},
+    agent::{self, Found},
+    cli::{CheckOptions, IdentityFlags, PageOptions},
     collectors::{CollectError, Collector, CollectorName, Sample},
     ladder::{Refusal, Signal, Standing, State},
     privileges::{self, Needs},
@@ -29,15 +29,16 @@ const DEGRADED: u8 = 3;
 pub fn run(options: &CheckOptions) -> Result<ExitCode> {
     let sources = &options.sources;
     agent::check_roots(sources)?;
-    let gpus = agent::find_gpus(sources, &options.gpu)?;
-    let (bpf, mut standings) = agent::load_bpf(sources);
+    let mut found = Found::nothing(&IdentityFlags::default())?;
+    found.gpus = agent::find_gpus(sources, &options.gpu, found.book.clone())?;
+    let (bpf, mut standings) = agent::load_bpf(sources, found.who.by);
     let fallback = agent::open_fallback(sources, &mut standings);
     if let Err(error) = privileges::drop(Needs::of(bpf.as_ref(), &fallback)) {
         warn!(%error, "keeping all privileges");
     }
     let page = PageOptions::default();
-    let below = (bpf, fallback, gpus);
-    let mut collectors = agent::collectors(sources, &page, below, &standings)?;
+    (found.bpf, found.fallback) = (bpf, fallback);
+    let mut collectors = agent::collectors(sources, &page, found, &standings)?;
     let samples: Vec<_> = collectors.iter_mut().map(Collector::sample).collect();
     let report = Report::new(&standings, &samples);
     let mut text = if options.json {

@@ -1,15 +1,23 @@
 //! The command line. Every flag is an environment variable as well.
 
 mod devices;
+mod identity;
 mod values;
 
 pub use devices::{DeviceFlags, GpuFlags};
+pub use identity::IdentityFlags;
 
-use crate::{bpf, collectors::CollectorName, ladder::Rung, page::Names, version};
+use crate::{
+    bpf::{self, GroupsBy, layout::Hierarchy},
+    collectors::CollectorName,
+    ladder::Rung,
+    page::Names,
+    process::select::SelectRule,
+    version,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
-use regex::{Regex, RegexSet};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use values::{at_least_one, listen_address, node_interval, pattern};
+use values::{at_least_one, listen_address, node_interval};
 
 /// Which process used what on this node: CPU, memory, disk and network bytes, on one page for
 /// Prometheus.
@@ -72,6 +80,9 @@ pub struct AgentOptions {
     /// How to sample GPUs.
     #[command(flatten)]
     pub gpu: GpuFlags,
+    /// Who processes are.
+    #[command(flatten)]
+    pub identity: IdentityFlags,
     /// What to show.
     #[command(flatten)]
     pub page: PageOptions,
@@ -227,7 +238,7 @@ impl Sources {
 
     /// How to load BPF.
     #[must_use]
-    pub fn bpf(&self) -> bpf::Options {
+    pub fn bpf(&self, groups_by: GroupsBy, hierarchy: Hierarchy) -> bpf::Options {
         bpf::Options {
             threads: self.bpf_threads,
             processes: self.bpf_processes,
@@ -235,6 +246,8 @@ impl Sources {
             sockets: self.bpf_sockets,
             baseline: self.bpf_baseline,
             disk_latency: self.disk_latency,
+            groups_by,
+            hierarchy,
             without: self.without.clone(),
             refuse_hooks: self.refuse_hook.clone(),
         }
@@ -245,9 +258,9 @@ impl Sources {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Page")]
 pub struct PageOptions {
-    /// How many processes get series of their own: those on GPUs, however many they are, those
-    /// that --select names, then those that used most CPU, disk and network recently. All others
-    /// are in their group's series
+    /// How many processes get series of their own: those on GPUs, those that work for inference
+    /// engines, what these started, those that --select names, then those that used most CPU, disk
+    /// and network recently. All others are in their group's series
     #[arg(
         long,
         env = "ESNODE_PROCESS_LIMIT",
@@ -256,16 +269,18 @@ pub struct PageOptions {
     )]
     pub process_limit: usize,
 
-    /// How many groups (command names) get series of their own; the rest is in group "other",
+    /// How many groups get series of their own; the rest is in group "other",
     /// which counts as one
     #[arg(long, env = "ESNODE_GROUP_LIMIT", value_name = "N",
         default_value_t = PageOptions::default().group_limit, value_parser = at_least_one)]
     pub group_limit: usize,
 
-    /// Show processes whose command name (at most 15 bytes) matches this regular expression before
-    /// all others, within --process-limit; repeat the flag for more. The variable holds one
-    #[arg(long, env = "ESNODE_SELECT", value_name = "REGEX", value_parser = pattern)]
-    pub select: Vec<Regex>,
+    /// Show processes before all that are merely busy whose command name (at most 15 bytes) matches
+    /// this regular expression; or of which another FIELD does: cmdline, cgroup, user (as a whole),
+    /// container (or the beginning of its id), engine, model. Repeat the flag for more; the variable
+    /// holds one
+    #[arg(long, env = "ESNODE_SELECT", value_name = "[FIELD=]REGEX")]
+    pub select: Vec<SelectRule>,
 
     /// Show GPUs by the names of dcgm-exporter as well, for dashboards and alerts made for it
     #[arg(long, env = "ESNODE_DCGM_NAMES", value_parser = FalseyValueParser::new())]
@@ -297,14 +312,6 @@ impl PageOptions {
         } else {
             Names::Own
         }
-    }
-
-    /// All patterns of `--select`.
-    ///
-    /// # Errors
-    /// If they are too large together.
-    pub fn patterns(&self) -> Result<RegexSet, regex::Error> {
-        RegexSet::new(self.select.iter().map(Regex::as_str))
     }
 }
 
@@ -352,11 +359,11 @@ pub enum LogFormat {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    pub(super) fn parse(arguments: &[&str]) -> Result<AgentOptions, clap::Error> {
+    pub(crate) fn parse(arguments: &[&str]) -> Result<AgentOptions, clap::Error> {
         Cli::try_parse_from(std::iter::once(&"esnode-core").chain(arguments)).map(|cli| cli.agent)
     }
 

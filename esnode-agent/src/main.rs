@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use esnode_agent::{
-    agent,
+    agent::{self, Found},
     bpf::{
         Bpf,
         sys::{BpfLog, use_one_heap, watch},
@@ -91,10 +91,11 @@ fn serve(options: &AgentOptions) -> Result<ExitCode> {
     // From here on a signal ends the agent in good order, also while it is starting.
     let signals = runtime.block_on(async { Signals::catch() })?;
     agent::check_roots(&options.sources)?;
+    let mut found = Found::nothing(&options.identity)?;
     let listeners = agent::bind(&options.serving)?;
     // Opening the driver takes time, which BPF takes as well.
-    let gpus = agent::find_gpus(&options.sources, &options.gpu)?;
-    let (mut bpf, mut standings) = agent::load_bpf(&options.sources);
+    found.gpus = agent::find_gpus(&options.sources, &options.gpu, found.book.clone())?;
+    let (mut bpf, mut standings) = agent::load_bpf(&options.sources, found.who.by);
     let fallback = agent::open_fallback(&options.sources, &mut standings);
     agent::log_standings(&standings);
     let bpf_log = bpf.as_mut().map(Bpf::take_logger).transpose();
@@ -104,8 +105,8 @@ fn serve(options: &AgentOptions) -> Result<ExitCode> {
         warn!(%error, "keeping all privileges");
     }
     let (sources, page) = (&options.sources, &options.page);
-    let below = (bpf, fallback, gpus);
-    let collectors = agent::collectors(sources, page, below, &standings)?;
+    (found.bpf, found.fallback) = (bpf, fallback);
+    let collectors = agent::collectors(sources, page, found, &standings)?;
     agent::log_collectors(sources, &collectors);
     let (sampler, thread) = Sampler::start(collectors, page.names(), started)
         .context("cannot start the sampler thread")?;

@@ -62,6 +62,14 @@ pub struct LeaderRecord {
     pub resident_pages: u64,
     /// Command name of the leader.
     pub name: Name,
+    /// The group that the process is in.
+    pub group: Name,
+    /// Number of its control group; zero if it is not known.
+    pub cgroup: u64,
+    /// Address of its `signal_struct`, by which the agent can put it into a group.
+    pub signal: u64,
+    /// Address of its memory, another one after each exec.
+    pub memory: u64,
     /// Process id of the parent.
     pub parent_tgid: u32,
     /// Always zero; keeps the size a multiple of eight.
@@ -82,6 +90,6 @@ pub struct NetworkHeader {
 
 const _: () = {
     assert!(size_of::<ThreadRecord>() == 80);
-    assert!(size_of::<LeaderRecord>() == 152);
+    assert!(size_of::<LeaderRecord>() == 192);
     assert!(size_of::<NetworkHeader>() == 16);
 };

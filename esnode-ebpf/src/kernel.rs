@@ -1,8 +1,9 @@
 //! Reading the kernel's structures at the offsets that the agent resolved.
 
+use crate::tables;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use core::ptr;
-use esnode_ebpf::{Account, Layout, NAME_LEN, Name};
+use esnode_ebpf::{Account, Layout, NAME_LEN, Name, by};
 
 const PF_EXITING: u32 = 0x0000_0004;
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -109,7 +110,46 @@ pub(crate) fn name(task: *const u8) -> Name {
 /// The group that the process of this leader is in.
 #[inline(always)]
 pub(crate) fn group(leader: *const u8) -> Name {
+    let signal = if offset!(groups_by) == by::ASSIGNMENT {
+        pointer::<Probe>(leader, offset!(task_signal))
+    } else {
+        ptr::null()
+    };
+    group_of(leader, signal)
+}
+
+/// The group that the process of this leader, and of this `signal_struct`, is in.
+#[inline(always)]
+pub(crate) fn group_of(leader: *const u8, signal: *const u8) -> Name {
+    match offset!(groups_by) {
+        by::CGROUP => Name::of_cgroup(cgroup(leader)),
+        by::ASSIGNMENT => tables::assigned(signal.expose_provenance() as u64)
+            .unwrap_or_else(|| command_group(leader)),
+        _ => command_group(leader),
+    }
+}
+
+/// The group by the command name of a leader.
+#[inline(always)]
+pub(crate) fn command_group(leader: *const u8) -> Name {
     name(leader).group(is_kernel_thread::<Probe>(leader))
+}
+
+/// The number of the control group that a task is in; 0 if this kernel has none.
+#[inline(always)]
+pub(crate) fn cgroup(task: *const u8) -> u64 {
+    if offset!(node_id) == Layout::MISSING {
+        return 0;
+    }
+    let set = pointer::<Probe>(task, offset!(task_cgroups));
+    let mut cgroup = pointer::<Probe>(set, offset!(css_set_cgroup));
+    if offset!(css_cgroup) != Layout::MISSING {
+        cgroup = pointer::<Probe>(cgroup, offset!(css_cgroup));
+    }
+    Probe::field(
+        pointer::<Probe>(cgroup, offset!(cgroup_node)),
+        offset!(node_id),
+    )
 }
 
 /// A string in kernel memory as a name.

@@ -85,6 +85,19 @@ pub struct Layout {
     pub issue_request: u32,
     /// The same of `block_rq_requeue`.
     pub requeue_request: u32,
+    /// `task_struct.cgroups`, a pointer to a `css_set`.
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`, a pointer to a `cgroup`; or, where containers are told apart by a
+    /// controller of version 1, `css_set.subsys[…]`, a pointer to a `cgroup_subsys_state`.
+    pub css_set_cgroup: u32,
+    /// `cgroup_subsys_state.cgroup`, a pointer; missing where the above is a `cgroup`.
+    pub css_cgroup: u32,
+    /// `cgroup.kn`, a pointer.
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`, a `u64`.
+    pub node_id: u32,
+    /// By what processes are put together: one of [`by`](crate::by).
+    pub groups_by: u32,
     /// 1 if the latency of block devices is measured.
     pub keeps_latency: u32,
     /// 1 if `sched_process_exit` tells as its second argument whether the process is dead.
@@ -136,9 +149,15 @@ impl Layout {
         insert_request: 0,
         issue_request: 0,
         requeue_request: 0,
+        task_cgroups: Self::MISSING,
+        css_set_cgroup: Self::MISSING,
+        css_cgroup: Self::MISSING,
+        cgroup_node: Self::MISSING,
+        node_id: Self::MISSING,
+        groups_by: 0,
         keeps_latency: 0,
         exit_tells_process_dead: 0,
     };
 }
 
-const _: () = assert!(size_of::<Layout>() == 164);
+const _: () = assert!(size_of::<Layout>() == 188);

@@ -125,6 +125,17 @@ pub mod mark {
     pub const EXITED: u64 = 2;
 }
 
+/// Values of [`Layout::groups_by`].
+pub mod by {
+    /// The command name.
+    pub const COMMAND: u32 = 0;
+    /// The control group.
+    pub const CGROUP: u32 = 1;
+    /// What the agent says in [`maps::ASSIGNED`](super::maps::ASSIGNED), for a process and those
+    /// that it makes from then on; else the command name.
+    pub const ASSIGNMENT: u32 = 2;
+}
+
 /// Value of [`maps::PROCESSES`], keyed by the address of the `signal_struct`: what the threads
 /// that ended sent and received while their process lives on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,7 +148,7 @@ pub struct ProcessUse {
     pub leader: Name,
 }
 
-/// Value of [`maps::GROUPS`], keyed by [`Name`]: what was settled. Only ever grows.
+/// Value of [`maps::GROUPS`], keyed by the [`Name`] of a group: what was settled. Only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct GroupUse {
@@ -175,6 +186,9 @@ pub mod maps {
     pub const THREADS: &str = "THREADS";
     /// `u64` (address of a `signal_struct`) to [`ProcessUse`](super::ProcessUse).
     pub const PROCESSES: &str = "PROCESSES";
+    /// `u64` (address of a `signal_struct`) to [`Name`](super::Name): the group that the agent put
+    /// a process into.
+    pub const ASSIGNED: &str = "ASSIGNED";
     /// [`Name`](super::Name) to [`GroupUse`](super::GroupUse).
     pub const GROUPS: &str = "GROUPS";
     /// `u64` bytes by [`Lost`](super::Lost).

@@ -9,7 +9,9 @@ use crate::{
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use core::{mem, ptr};
-use esnode_ebpf::{Account, GroupUse, Lost, Name, Network, PROTOCOLS, ThreadUse, Traffic, mark};
+use esnode_ebpf::{
+    Account, GroupUse, Lost, Name, Network, PROTOCOLS, ThreadUse, Traffic, by, mark,
+};
 
 /// `CLONE_THREAD`: the new task joins its parent's process.
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -29,6 +31,11 @@ pub(crate) fn task_newtask(context: BtfTracePointContext) -> i32 {
     let _ = THREADS.remove(task.expose_provenance() as u64);
     if flags & CLONE_THREAD == 0 {
         forget_process(task);
+        if offset!(groups_by) == by::ASSIGNMENT {
+            let parent = pointer::<Probe>(task, offset!(task_real_parent));
+            let signal = |task| pointer::<Probe>(task, offset!(task_signal)).expose_provenance();
+            tables::inherit_assignment(signal(parent) as u64, signal(task) as u64);
+        }
         started(&context, &group(task));
     }
     0
@@ -39,10 +46,15 @@ pub(crate) fn task_newtask(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "task_rename")]
 pub(crate) fn task_rename(context: BtfTracePointContext) -> i32 {
     let task: *const u8 = context.arg(0);
-    if !is_leader::<Typed>(task) {
+    if !is_leader::<Typed>(task) || offset!(groups_by) == by::CGROUP {
         return 0;
     }
     let signal: *const u8 = pointer::<Probe>(task, offset!(task_signal));
+    if offset!(groups_by) == by::ASSIGNMENT
+        && tables::assigned(signal.expose_provenance() as u64).is_some()
+    {
+        return 0;
+    }
     let old = take_ended_leader(signal).unwrap_or_else(|| group(task));
     let new = name_from(context.arg(1)).group(is_kernel_thread::<Probe>(task));
     if old == new {
@@ -106,6 +118,9 @@ pub(crate) fn sched_process_exit(context: BtfTracePointContext) -> i32 {
 fn forget_process(task: *const u8) {
     let signal = pointer::<Probe>(task, offset!(task_signal)).expose_provenance() as u64;
     let _ = PROCESSES.remove(signal);
+    if offset!(groups_by) == by::ASSIGNMENT {
+        tables::forget_assignment(signal);
+    }
     if offset!(exit_tells_process_dead) != 1 {
         let _ = ENDED.remove(signal);
     }

@@ -54,12 +54,53 @@ impl Name {
         Self([first & keep, second])
     }
 
+    /// The group of a control group, by the number that the kernel has for it. No command name is
+    /// the same: what follows the end of a name is zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_cgroup(id: u64) -> Self {
+        Self([tag(b'c'), id])
+    }
+
+    /// The number of the control group, if this is the group of one.
+    #[must_use]
+    pub const fn cgroup(self) -> Option<u64> {
+        let [tagged, id] = self.0;
+        if tagged == tag(b'c') { Some(id) } else { None }
+    }
+
+    /// A group that the agent numbers.
+    #[must_use]
+    pub const fn of_number(number: u64) -> Self {
+        Self([tag(b'n'), number])
+    }
+
+    /// The group of a single process, until it is known which one it is in.
+    #[must_use]
+    pub const fn of_process(pid: u32, start_nanoseconds: u64) -> Self {
+        Self([
+            tag(b'p') | u64::from_le((pid as u64) << 32),
+            start_nanoseconds,
+        ])
+    }
+
+    /// Whether this is a command name, and not one of the above.
+    #[must_use]
+    pub const fn is_command(self) -> bool {
+        self.0[0].to_le() & 0xff != 0 || self.is_empty()
+    }
+
     /// Whether there is no name.
     #[inline(always)]
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0[0] == 0
     }
+}
+
+/// First word of what is no command name: a zero, and then a letter.
+const fn tag(letter: u8) -> u64 {
+    u64::from_le((letter as u64) << 8)
 }
 
 /// Mask of the bytes of a word before the first zero (or slash). Without a branch per byte,
@@ -104,6 +145,24 @@ mod tests {
             &group(b"irq/24-nvme0q0\0\0", true),
             b"irq\0\0\0\0\0\0\0\0\0\0\0\0\0"
         );
+    }
+
+    #[test]
+    fn groups_of_other_kinds_are_no_command_names() {
+        for other in [
+            Name::of_cgroup(0),
+            Name::of_number(0),
+            Name::of_process(0, 0),
+            Name::of_process(u32::MAX, 7),
+        ] {
+            assert!(!other.is_command() && !other.is_empty());
+            assert_eq!(other.to_bytes()[0], 0);
+        }
+        assert!(Name::EMPTY.is_command());
+        assert!(Name::from_bytes(*b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0").is_command());
+        assert_eq!(Name::of_cgroup(77).cgroup(), Some(77));
+        assert_eq!(Name::of_number(77).cgroup(), None);
+        assert_ne!(Name::of_process(1, 7), Name::of_process(2, 7));
     }
 
     #[test]

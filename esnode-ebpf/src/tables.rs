@@ -26,6 +26,10 @@ pub(crate) static PROCESSES: HashMap<u64, ProcessUse> =
 #[map]
 static GROUPS: HashMap<Name, GroupUse> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
+/// Groups that the agent put processes into, and that their children begin in.
+#[map]
+static ASSIGNED: HashMap<u64, Name> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
 #[map]
 static LOST: Array<u64> = Array::with_max_entries(Lost::COUNT, 0);
 
@@ -148,6 +152,28 @@ pub(crate) fn process(signal: u64) -> Option<*mut ProcessUse> {
 #[inline(always)]
 pub(crate) fn group(name: &Name) -> Option<*mut GroupUse> {
     entry(&GROUPS, name, &NEW_GROUP)
+}
+
+/// The group that the agent put a process into.
+#[inline(always)]
+pub(crate) fn assigned(signal: u64) -> Option<Name> {
+    // SAFETY: a map value; a write by the agent replaces the whole of it.
+    unsafe { ASSIGNED.get(signal) }.copied()
+}
+
+/// Puts a process that was just made into the group of its parent, if the agent chose that.
+#[inline(always)]
+pub(crate) fn inherit_assignment(parent: u64, child: u64) {
+    if let Some(group) = assigned(parent) {
+        // Without room it goes by its command name, until the agent sees it.
+        let _ = ASSIGNED.insert(child, group, 0);
+    }
+}
+
+/// Forgets the group of a process.
+#[inline(always)]
+pub(crate) fn forget_assignment(signal: u64) {
+    let _ = ASSIGNED.remove(signal);
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 
 use crate::{
     kernel::{
-        Memory, Probe, Typed, is_exiting, is_kernel_thread, is_leader, name, offset, pointer,
-        task_account,
+        Memory, Probe, Typed, cgroup, group_of, is_exiting, is_kernel_thread, is_leader, name,
+        offset, pointer, task_account,
     },
     tables::{PROCESSES, THREADS, refused_threads},
 };
@@ -119,6 +119,10 @@ fn write_leader(seq: *mut seq_file, task: *const u8, signal: *const u8, thread: 
                 + pages(offset!(mm_shared_pages))
         },
         name: name(task),
+        group: group_of(task, signal),
+        cgroup: cgroup(task),
+        signal: signal.expose_provenance() as u64,
+        memory: mm.expose_provenance() as u64,
         parent_tgid: Typed::field(parent, offset!(task_tgid)),
         reserved: 0,
     };

@@ -54,7 +54,7 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Where each type begins, by id; id 0 is `void`.
     types: Vec<u32>,
-    /// Structs and typedefs that were asked for, by name.
+    /// Structs, enumerations and typedefs that were asked for, by name.
     named: HashMap<&'a str, u32>,
     /// Functions that were asked for, by name, and their prototypes.
     functions: HashMap<&'a str, u32>,
@@ -74,7 +74,8 @@ struct Type {
 }
 
 impl<'a> Btf<'a> {
-    /// Indexes `data`, remembering the structs, typedefs and functions called one of `names`.
+    /// Indexes `data`, remembering the structs, enumerations, typedefs and functions called one of
+    /// `names`.
     ///
     /// # Errors
     /// [`BtfError::Malformed`] if it is not little-endian BTF, or ends early.
@@ -105,7 +106,10 @@ impl<'a> Btf<'a> {
                 .map_err(|_| malformed(at, "fewer than 2^32 types"))?;
             btf.types
                 .push(u32::try_from(at).map_err(|_| malformed(at, "less than 4 GiB"))?);
-            if matches!(r#type.kind, kind::STRUCT | kind::TYPEDEF | kind::FUNC) {
+            if matches!(
+                r#type.kind,
+                kind::STRUCT | kind::ENUM | kind::TYPEDEF | kind::FUNC
+            ) {
                 let name = btf.string(r#type.name);
                 if names.contains(&name) {
                     if r#type.kind == kind::FUNC {
@@ -143,6 +147,21 @@ impl<'a> Btf<'a> {
             }
         }
         bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Value of a constant of an enumeration.
+    #[must_use]
+    pub fn enumerator(&self, enumeration: &str, name: &str) -> Option<u32> {
+        let r#type = self.resolve(*self.named.get(enumeration)?)?;
+        if r#type.kind != kind::ENUM {
+            return None;
+        }
+        (0..r#type.count as usize).find_map(|index| {
+            let at = r#type.at + 12 + index * 8;
+            let constant = read(self.data, at, "an enumerator").ok()?;
+            let value = read(self.data, at + 4, "an enumerator").ok()?;
+            (self.string(constant) == name).then_some(value)
+        })
     }
 
     /// Number of arguments of the function that a typedef points to.
@@ -296,9 +315,10 @@ mod tests {
     /// struct inner { l a; l b[3]; };                   // 3: array, 4: struct
     /// struct outer { l x; union { struct inner in; l y; }; };   // 5: union, 6: struct
     /// typedef void (*f)(l, l);                         // 7: proto, 8: pointer, 9: typedef
+    /// enum e { c = 3, d };                             // 10: enum
     /// ```
     fn sample() -> Vec<u8> {
-        let strings = "\0l\0inner\0a\0b\0outer\0x\0in\0y\0f\0";
+        let strings = "\0l\0inner\0a\0b\0outer\0x\0in\0y\0f\0e\0c\0d\0";
         let at = |name: &str| {
             u32::try_from(strings.find(&format!("\0{name}\0")).expect("present") + 1)
                 .expect("small")
@@ -334,6 +354,7 @@ mod tests {
                 &[0, info(kind::FUNC_PROTO, 2), 0, 0, 2, 0, 2],
                 &[0, info(kind::POINTER, 0), 7],
                 &[at("f"), info(kind::TYPEDEF, 0), 8],
+                &[at("e"), info(kind::ENUM, 2), 4, at("c"), 3, at("d"), 4],
             ],
             strings,
         )
@@ -342,7 +363,7 @@ mod tests {
     #[test]
     fn finds_fields_by_path() {
         let data = sample();
-        let btf = Btf::parse(&data, &["outer", "inner", "f"]).expect("valid");
+        let btf = Btf::parse(&data, &["outer", "inner", "f", "e"]).expect("valid");
         assert_eq!(btf.offset_of("outer", "x"), Some(0));
         assert_eq!(btf.offset_of("outer", "y"), Some(8));
         assert_eq!(btf.offset_of("outer", "in.b[2]"), Some(8 + 8 + 16));
@@ -352,6 +373,9 @@ mod tests {
         assert_eq!(btf.offset_of("nobody", "x"), None);
         assert_eq!(btf.arguments("f"), Some(2));
         assert_eq!(btf.arguments("outer"), None);
+        assert_eq!(btf.enumerator("e", "d"), Some(4));
+        assert_eq!(btf.enumerator("e", "x"), None);
+        assert_eq!(btf.enumerator("outer", "c"), None);
     }
 
     #[test]

@@ -41,6 +41,18 @@ pub enum For {
     TcpSock,
     /// Latency of block devices.
     Block,
+    /// Control groups (`CONFIG_CGROUPS`).
+    Cgroups,
+}
+
+/// The tree of control groups in which containers are told apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// The one of version 2.
+    #[default]
+    Unified,
+    /// That of a controller of version 1, such as `pids`.
+    Controller(String),
 }
 
 /// One field: where it is stored, the struct, and its paths, newest kernel first.
@@ -248,7 +260,20 @@ const FIELDS: &[Field] = &[
         &["__data_len"],
         For::Block,
     ),
+    Field(
+        |l| &mut l.task_cgroups,
+        "task_struct",
+        &["cgroups"],
+        For::Cgroups,
+    ),
+    Field(|l| &mut l.cgroup_node, "cgroup", &["kn"], For::Cgroups),
+    Field(|l| &mut l.node_id, "kernfs_node", &["id"], For::Cgroups),
 ];
+
+/// Where a task's set of control groups has one of each controller, and their numbers.
+const CSS_SET: &str = "css_set";
+const STATE: &str = "cgroup_subsys_state";
+const CONTROLLERS: &str = "cgroup_subsys_id";
 
 /// A field that only kernels before Linux 6.5 have, which is no fault of later ones.
 const SENDPAGE: (&str, &str) = ("proto", "sendpage");
@@ -304,7 +329,7 @@ impl Resolved {
 ///
 /// # Errors
 /// [`LayoutError`] if the BTF is malformed or a field that every program needs is missing.
-pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
+pub fn resolve(data: &[u8], hierarchy: &Hierarchy) -> Result<Resolved, LayoutError> {
     let tracepoints: Vec<_> = hooks::tracepoints().collect();
     let mut names: Vec<&str> = vec![
         "task_struct",
@@ -315,6 +340,11 @@ pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
         "tcp_sock",
         "pt_regs",
         "request",
+        "cgroup",
+        "kernfs_node",
+        CSS_SET,
+        STATE,
+        CONTROLLERS,
         SENDPAGE.0,
         EXIT,
         INSERT,
@@ -340,6 +370,10 @@ pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
         }
         missing.push((*purpose, format!("{structure}.{field}")));
     }
+    if let Err(field) = resolve_cgroup(&btf, hierarchy, &mut layout) {
+        layout.node_id = Layout::MISSING;
+        missing.push((For::Cgroups, field));
+    }
     if let Some(offset) = btf.offset_of(SENDPAGE.0, SENDPAGE.1) {
         layout.functions_sendpage = offset;
     }
@@ -363,4 +397,26 @@ pub fn resolve(data: &[u8]) -> Result<Resolved, LayoutError> {
         functions,
         tracepoints,
     })
+}
+
+/// Finds where the control group of a task in `hierarchy` is.
+///
+/// # Errors
+/// The field that this kernel does not have.
+fn resolve_cgroup(btf: &Btf<'_>, hierarchy: &Hierarchy, layout: &mut Layout) -> Result<(), String> {
+    let offset = |structure, path: &str| {
+        let offset = btf.offset_of(structure, path);
+        offset.ok_or_else(|| format!("{structure}.{path}"))
+    };
+    match hierarchy {
+        Hierarchy::Unified => layout.css_set_cgroup = offset(CSS_SET, "dfl_cgrp")?,
+        Hierarchy::Controller(name) => {
+            let constant = format!("{name}_cgrp_id");
+            let number = btf.enumerator(CONTROLLERS, &constant);
+            let number = number.ok_or_else(|| format!("{CONTROLLERS}.{constant}"))?;
+            layout.css_cgroup = offset(STATE, "cgroup")?;
+            layout.css_set_cgroup = offset(CSS_SET, &format!("subsys[{number}]"))?;
+        }
+    }
+    Ok(())
 }

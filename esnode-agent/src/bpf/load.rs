@@ -1,7 +1,7 @@
 //! Loading the object: its constants, its maps as far as there is memory, its iterator.
 
 use super::{
-    Options,
+    GroupsBy, Options,
     attach::{Attached, failed, note, program},
     error::BpfError,
     layout::Resolved,
@@ -30,7 +30,7 @@ impl Missing {
 
 impl Options {
     /// The maps whose size is chosen.
-    pub(super) fn capacities(&self) -> [(&'static str, u32); 9] {
+    pub(super) fn capacities(&self) -> [(&'static str, u32); 10] {
         // Without --disk-latency its maps stay empty; kernels refuse those without room.
         let latency = |entries| if self.disk_latency { entries } else { 1 };
         [
@@ -38,6 +38,14 @@ impl Options {
             (maps::PROCESSES, self.processes),
             (maps::GROUPS, self.groups),
             (maps::ENDED, self.processes),
+            (
+                maps::ASSIGNED,
+                if self.groups_by == GroupsBy::Assignment {
+                    self.processes
+                } else {
+                    1
+                },
+            ),
             (maps::CALLS, self.threads),
             (maps::SOCKETS, self.sockets),
             (maps::REQUESTS, latency(16_384)),
@@ -61,6 +69,7 @@ pub(super) fn load_object(
     lift_memory_lock();
     let mut layout = resolved.layout;
     layout.keeps_latency = u32::from(options.disk_latency);
+    layout.groups_by = options.groups_by as u32;
     let mut capacities = options.capacities();
     let mut missing = Vec::new();
     loop {

@@ -28,8 +28,8 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use error::{map_error, no_such_map};
-use esnode_ebpf::{GroupUse, LatencyProcess, Lost, Name, maps, programs};
-use layout::{For, Resolved};
+use esnode_ebpf::{GroupUse, LatencyProcess, Lost, Name, by, maps, programs};
+use layout::{For, Hierarchy, Resolved};
 use probes::Probes;
 use records::Pass;
 use rustc_hash::FxHashSet;
@@ -66,10 +66,27 @@ pub struct Options {
     pub baseline: bool,
     /// Measure block devices.
     pub disk_latency: bool,
+    /// By what processes are put together.
+    pub groups_by: GroupsBy,
+    /// The tree of control groups that tells containers apart.
+    pub hierarchy: Hierarchy,
     /// Rungs to do without.
     pub without: Vec<Rung>,
     /// Hooks to do without.
     pub refuse_hooks: Vec<String>,
+}
+
+/// By what the programs put processes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum GroupsBy {
+    /// The command name.
+    #[default]
+    Command = by::COMMAND,
+    /// The control group.
+    Cgroup = by::CGROUP,
+    /// What [`Bpf::assign`] says, or else the command name.
+    Assignment = by::ASSIGNMENT,
 }
 
 /// The loaded programs and their maps. Dropping it detaches them.
@@ -91,7 +108,7 @@ impl Bpf {
     ///
     /// # Errors
     /// Why not even the process table can be read by BPF.
-    pub fn load(sysfs: &Path, options: Options) -> Result<Self, BpfError> {
+    pub fn load(sysfs: &Path, mut options: Options) -> Result<Self, BpfError> {
         let object = OBJECT.ok_or(BpfError::NotEmbedded)?;
         if options.without.contains(&Rung::IterTask) {
             return Err(BpfError::Unwanted {
@@ -107,7 +124,10 @@ impl Bpf {
             source,
         };
         let data = fs::read(&path).map_err(no_btf)?;
-        let resolved = layout::resolve(&data)?;
+        let resolved = layout::resolve(&data, &options.hierarchy)?;
+        if options.groups_by == GroupsBy::Cgroup && !resolved.has(For::Cgroups) {
+            options.groups_by = GroupsBy::Assignment;
+        }
         let btf = Btf::parse(&data, aya::Endianness::default())
             .map_err(|error| no_btf(io::Error::other(error)))?;
         drop(data);
@@ -191,6 +211,47 @@ impl Bpf {
             what: maps::GROUPS,
             source,
         })
+    }
+
+    /// By what the programs put processes together. Where they can't tell control groups apart,
+    /// by what [`assign`](Self::assign) says.
+    #[must_use]
+    pub fn groups_by(&self) -> GroupsBy {
+        self.options.groups_by
+    }
+
+    /// Puts processes, by what the kernel knows them by, and those that they make from now on, into
+    /// groups. What there is no room for stays where it is.
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn assign(&mut self, groups: &[(u64, Name)]) -> Result<(), BpfError> {
+        let failed = |source| map_error(maps::ASSIGNED, source);
+        let map = self.ebpf.map_mut(maps::ASSIGNED);
+        let map = map.ok_or_else(|| failed(no_such_map(maps::ASSIGNED)))?;
+        let mut assigned = HashMap::<_, u64, Name>::try_from(map).map_err(failed)?;
+        for (signal, group) in groups {
+            ignore_full(assigned.insert(signal, group, 0)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes groups out of the account of what was settled. What comes to one later begins at zero.
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn forget_groups(&mut self, names: &[Name]) -> Result<(), BpfError> {
+        let failed = |source| map_error(maps::GROUPS, source);
+        let groups = self.ebpf.map_mut(maps::GROUPS);
+        let groups = groups.ok_or_else(|| failed(no_such_map(maps::GROUPS)))?;
+        let mut groups = HashMap::<_, Name, GroupUse>::try_from(groups).map_err(failed)?;
+        for name in names {
+            match groups.remove(name) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        Ok(())
     }
 
     /// A number of the table of what was lost.
@@ -300,21 +361,29 @@ impl Bpf {
         let groups = groups.ok_or_else(|| failed(no_such_map(maps::GROUPS)))?;
         let mut groups = HashMap::<_, Name, GroupUse>::try_from(groups).map_err(failed)?;
         for process in records::decode(&buffer)?.processes {
-            match groups.insert(process.group, GroupUse::default(), BPF_NOEXIST) {
-                Ok(()) => {}
-                Err(MapError::SyscallError(error))
-                    if matches!(
-                        error.io_error.raw_os_error(),
-                        Some(libc::EEXIST | libc::E2BIG | libc::ENOMEM)
-                    ) => {}
-                Err(source) => return Err(failed(source)),
-            }
+            ignore_full(groups.insert(process.group, GroupUse::default(), BPF_NOEXIST))
+                .map_err(failed)?;
         }
         Ok(())
     }
 }
 
 const BPF_NOEXIST: u64 = 1;
+
+/// Whether an entry was made, is there, or had no room.
+fn ignore_full(inserted: Result<(), MapError>) -> Result<(), MapError> {
+    match inserted {
+        Err(MapError::SyscallError(error))
+            if matches!(
+                error.io_error.raw_os_error(),
+                Some(libc::EEXIST | libc::E2BIG | libc::ENOMEM)
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
 
 /// Whether this is the initial PID namespace, whose inode number is fixed
 /// (`PROC_PID_INIT_INO` of `include/linux/proc_ns.h`). Where that can't be read, it is assumed.

@@ -1,9 +1,7 @@
 //! Decodes what the task iterator writes: a pass over all tasks, folded into processes.
 
 use super::BpfError;
-use esnode_ebpf::{
-    Account, LeaderRecord, NAME_LEN, Name, Network, PROTOCOLS, Traffic, flag, mark, record,
-};
+use esnode_ebpf::{Account, LeaderRecord, Name, Network, PROTOCOLS, Traffic, flag, mark, record};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// One process, as the iterator met its threads.
@@ -21,8 +19,14 @@ pub struct TaskProcess {
     pub start_boottime_nanoseconds: u64,
     /// Command name.
     pub name: Name,
-    /// The name that its group goes by.
+    /// The group that it is in.
     pub group: Name,
+    /// Number of its control group; `None` if it is not known.
+    pub cgroup: Option<u64>,
+    /// What the kernel knows the process by.
+    pub signal: u64,
+    /// Address of its memory, another one after each exec.
+    pub memory: u64,
     /// Whether it is a kernel thread.
     pub kernel: bool,
     /// Whether it has ended and waits for its parent.
@@ -152,10 +156,13 @@ impl Reader<'_> {
         add_account(&mut process.account, &self.account()?);
         process.start_boottime_nanoseconds = self.u64()?;
         process.resident_pages = self.u64()?;
-        process.name = Name::from_bytes(self.take::<NAME_LEN>()?);
+        process.name = self.name()?;
+        process.group = self.name()?;
+        process.cgroup = Some(self.u64()?).filter(|id| *id != 0);
+        process.signal = self.u64()?;
+        process.memory = self.u64()?;
         process.parent_tgid = self.u32()?;
         self.u32()?;
-        process.group = process.name.group(process.kernel);
         process.led = true;
         Some(tracked)
     }
@@ -195,6 +202,10 @@ impl Reader<'_> {
             };
         }
         Some(network)
+    }
+
+    fn name(&mut self) -> Option<Name> {
+        self.take().map(Name::from_bytes)
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -293,7 +304,8 @@ mod tests {
                 .u64s(&released)
                 .u64s(&[77, 12]);
             written.0.extend(b"server\0\0\0\0\0\0\0\0\0\0");
-            written.u32s(&[1, 0])
+            written.0.extend(b"group\0\0\0\0\0\0\0\0\0\0\0");
+            written.u64s(&[55, 66, 0]).u32s(&[1, 0])
         }
     }
 
@@ -313,6 +325,8 @@ mod tests {
         );
         assert_eq!(process.start_boottime_nanoseconds, 77);
         assert_eq!(&process.name.to_bytes(), b"server\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(&process.group.to_bytes()[..6], b"group\0");
+        assert_eq!((process.cgroup, process.signal), (Some(55), 66));
         assert!(!process.torn);
         assert_eq!(pass.tracked_threads, 1);
         assert_eq!(process.account.cpu_nanoseconds, 111);

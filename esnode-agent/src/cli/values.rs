@@ -14,13 +14,6 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9100 or [::]:9100".to_owned())
 }
 
-pub(super) fn pattern(text: &str) -> Result<Regex, String> {
-    if text.is_empty() {
-        return Err("an empty expression matches every process".to_owned());
-    }
-    expression(text)
-}
-
 pub(super) fn expression(text: &str) -> Result<Regex, String> {
     // The library draws an arrow below the expression; its last line says it in words.
     Regex::new(text).map_err(|error| {

@@ -186,7 +186,8 @@ fn collector(host: &Host, name: CollectorName) -> Collector {
         "--network-device-exclude=".as_ref(),
     ]);
     let agent = cli.agent;
-    let collectors = agent::collectors(&agent.sources, &agent.page, Default::default(), &[]);
+    let nothing = agent::Found::nothing(&agent.identity).expect("no files");
+    let collectors = agent::collectors(&agent.sources, &agent.page, nothing, &[]);
     collectors.expect("made").pop().expect("one")
 }
 

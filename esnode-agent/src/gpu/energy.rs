@@ -66,9 +66,9 @@ impl Reason {
 /// Who a sample of the driver speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claimant {
-    /// A process that lives, and its name.
+    /// A process that lives, and its group.
     Process(Key, Name),
-    /// A process of this name that was seen alive and has ended.
+    /// A process of this group that was seen alive and has ended.
     Ended(Name),
     /// Nobody that can be named.
     Nobody(Reason),

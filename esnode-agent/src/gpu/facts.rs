@@ -224,7 +224,7 @@ pub struct Energy {
     pub total_microjoules: u64,
     /// What no process got, by reason.
     pub unattributed: Vec<(&'static str, u64)>,
-    /// What processes got, ended ones too, by command name.
+    /// What processes got, ended ones too, by group.
     pub groups: Vec<(Name, u64)>,
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     board::{Board, Intervals, Standing},
+    book::GroupBook,
     epoch::{News, Report},
     filter::Filter,
     supervisor::{Supervisor, spawn, wait},
@@ -37,6 +38,8 @@ pub struct GpuOptions {
     pub procfs: PathBuf,
     /// Where sysfs is mounted.
     pub sysfs: PathBuf,
+    /// Which groups processes are in.
+    pub groups: GroupBook,
 }
 
 /// The GPUs of this host. Dropping it ends its threads.

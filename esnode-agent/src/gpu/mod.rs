@@ -8,6 +8,7 @@
 
 mod ask;
 mod board;
+pub mod book;
 pub mod collector;
 mod counter;
 mod device;

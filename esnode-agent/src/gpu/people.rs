@@ -5,6 +5,7 @@
 //! tells its name, and fails once the process is gone, even if its id is in use again. Where there
 //! would be too many, the start time is read again at each look.
 
+use super::book::GroupBook;
 use crate::{
     bpf::in_host_pid_namespace,
     process::{
@@ -26,9 +27,9 @@ use std::{
 /// What an id means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
-    /// A live process and its command name.
+    /// A live process and its group.
     Alive(Key, Name),
-    /// A process that was alive at the last look and has ended since.
+    /// That a process of this group was alive at the last look and has ended since.
     Ended(Name),
     /// Another one than at the last look: what was measured since could be of either.
     Replaced(Key, Name),
@@ -96,21 +97,23 @@ pub(super) struct People {
     procfs: Procfs,
     root: PathBuf,
     files: Files,
+    groups: GroupBook,
     /// Whether ids below `root` are those of the host, as the driver's are.
     is_host: bool,
     known: FxHashMap<u32, Person>,
-    /// Those who were gone at the last refresh.
+    /// Those who were gone at the last refresh, with their groups.
     ended: FxHashMap<u32, Name>,
 }
 
 impl People {
     /// Nobody yet.
     #[must_use]
-    pub(super) fn new(root: &Path, procfs: Procfs, files: Files) -> Self {
+    pub(super) fn new(root: &Path, procfs: Procfs, files: Files, groups: GroupBook) -> Self {
         Self {
             procfs,
             root: root.to_owned(),
             files,
+            groups,
             is_host: is_host(root),
             known: FxHashMap::default(),
             ended: FxHashMap::default(),
@@ -134,11 +137,11 @@ impl People {
         if is_new {
             self.ended.clear();
         }
-        let (ended, procfs) = (&mut self.ended, &self.procfs);
+        let (ended, procfs, groups) = (&mut self.ended, &self.procfs, &self.groups);
         self.known.retain(|pid, person| {
             let alive = person.refresh(procfs);
             if !alive {
-                ended.insert(*pid, person.name);
+                ended.insert(*pid, groups.group(person.key, person.name));
             }
             alive
         });
@@ -151,7 +154,8 @@ impl People {
         {
             self.known.insert(pid, person);
         }
-        let alive = self.known.get(&pid).map(|person| (person.key, person.name));
+        let alive = self.known.get(&pid);
+        let alive = alive.map(|Person { key, name, .. }| (*key, self.groups.group(*key, *name)));
         match (alive, self.ended.get(&pid)) {
             (Some((key, name)), None) => Who::Alive(key, name),
             (Some((key, name)), Some(_)) => Who::Replaced(key, name),
@@ -198,6 +202,7 @@ pub(super) fn people() -> People {
         root,
         Procfs::new(root, Units::of_this_kernel()),
         Files::default(),
+        GroupBook::default(),
     )
 }
 

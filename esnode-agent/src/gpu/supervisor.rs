@@ -304,6 +304,7 @@ impl Supervisor {
             filter: self.options.filter.clone(),
             procfs: self.options.procfs.clone(),
             files: self.files.clone(),
+            groups: self.options.groups.clone(),
             told: self.unsupported.clone(),
             reports: self.sender.clone(),
             events: watch.devices.clone(),

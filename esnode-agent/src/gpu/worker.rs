@@ -3,6 +3,7 @@
 use super::{
     ask::{Lost, Told},
     board::{Board, STALE, Sample, Used},
+    book::GroupBook,
     device::{GpuDevice, mig_uuids},
     epoch::{Epoch, News, Report},
     facts::{GpuProcess, ProcessUtilization},
@@ -37,6 +38,8 @@ pub(super) struct Job {
     pub procfs: PathBuf,
     /// Files that are kept open for processes.
     pub files: Files,
+    /// Which groups they are in.
+    pub groups: GroupBook,
     /// What was told before.
     pub told: Told,
     /// Where to report to.
@@ -169,7 +172,7 @@ fn find<'nvml>(
     let (seen, accounts) = board.found(Arc::clone(&identity));
     let _ = job.events.send(index);
     let procfs = Procfs::new(&job.procfs, Units::of_this_kernel());
-    let mut people = People::new(&job.procfs, procfs, job.files.clone());
+    let mut people = People::new(&job.procfs, procfs, job.files.clone(), job.groups.clone());
     people.adopt(accounts);
     let intervals = board.intervals();
     Ok(Some(Eye {

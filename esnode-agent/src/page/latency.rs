@@ -5,7 +5,7 @@ use crate::{
     bpf::DiskLatency,
     process::{
         Process, label,
-        selection::{NamedGroup, OTHER},
+        named::{NamedGroup, OTHER},
     },
 };
 use esnode_ebpf::{LATENCY_BUCKETS, Latency, Name, Operation};
@@ -71,7 +71,7 @@ fn by_label(
 ) -> BTreeMap<(String, &'static str), Latency> {
     let labels: HashMap<Name, &str> = groups
         .iter()
-        .map(|named| (named.group.name, named.label.as_str()))
+        .flat_map(|named| named.names.iter().map(|name| (*name, named.label.as_str())))
         .collect();
     let mut sums = BTreeMap::<_, Latency>::new();
     for (group, number, latency) in &latency.groups {
@@ -150,6 +150,7 @@ mod tests {
                 name: shown,
                 ..Group::default()
             },
+            names: vec![shown],
         }];
         let all = DiskLatency {
             unknown: 0,

@@ -4,6 +4,7 @@ mod agent;
 pub mod dcgm;
 mod energy;
 mod gpu;
+mod identity;
 mod latency;
 mod process;
 pub mod text;

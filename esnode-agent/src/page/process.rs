@@ -1,11 +1,11 @@
 //! Families of processes, groups, and how they were measured.
 
-use super::{Encode, Page, energy, gpu, latency};
+use super::{Encode, Page, energy, gpu, identity, latency};
 use crate::{
     bpf::{MapStatus, ProgramStatus},
     ladder::{Rung, Signal},
     process::{
-        Disk, Process, Usage, collector::ProcessFacts, label, selection::NamedGroup, table::Source,
+        Disk, Process, Usage, collector::ProcessFacts, label, named::NamedGroup, table::Source,
     },
 };
 use esnode_ebpf::{Protocol, Traffic};
@@ -82,7 +82,7 @@ impl Encode for ProcessFacts {
         let rows: Vec<_> = self
             .groups
             .iter()
-            .map(|NamedGroup { label, group }| Row {
+            .map(|NamedGroup { label, group, .. }| Row {
                 owner: Owner::Group { group: label },
                 usage: &group.usage,
                 resident_bytes: group.resident_bytes,
@@ -98,7 +98,7 @@ impl Encode for ProcessFacts {
         )?;
         let on_gpus = self.gpus.groups.iter();
         let rows: Vec<_> = on_gpus
-            .map(|(group, gpu, used)| (group.as_str(), &**gpu, *used))
+            .map(|(group, gpu, used)| (&**group, &**gpu, *used))
             .collect();
         gpu::encode_groups(page, &rows)?;
         if let Some(shares) = &self.energy {
@@ -122,29 +122,24 @@ impl Encode for ProcessFacts {
 
 impl ProcessFacts {
     fn encode_info(&self, page: &mut Page<'_>, names: &[(String, String)]) -> fmt::Result {
-        let info = |(process, (pid, comm)): (&Process, &(String, String))| {
-            let group = label(process.group);
-            let labels = [
-                ("pid", pid.clone()),
-                ("comm", comm.clone()),
-                ("engine", String::new()),
-                ("role", String::new()),
-                ("model", String::new()),
-                ("group", group),
-                ("container_id", String::new()),
-                ("container", String::new()),
-                ("pod", String::new()),
-                ("namespace", String::new()),
-                ("start_time", self.start_time(process)),
-            ];
-            (labels, 1_u32)
-        };
-        page.gauge(
-            "esnode_process_info",
-            "Who the process is; empty labels are unknown, start_time is in seconds since 1970; \
-             always 1",
-            self.shown.iter().zip(names).map(info),
+        identity::encode_processes(
+            page,
+            self.shown
+                .iter()
+                .enumerate()
+                .filter_map(|(place, process)| {
+                    let (pid, comm) = names.get(place)?;
+                    Some(identity::Row {
+                        pid,
+                        comm,
+                        group: self.labels.get(place)?,
+                        identity: self.identities.get(place)?,
+                        start_time: self.start_time(process),
+                    })
+                }),
         )?;
+        identity::encode_groups(page, &self.members)?;
+        identity::encode_containers(page, self.identities.iter().chain(self.members.values()))?;
         page.gauge(
             "esnode_processes",
             "Live processes, by whether they have series of their own on this page",

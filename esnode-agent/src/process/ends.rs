@@ -7,6 +7,7 @@ use super::{
     table::Unattributed,
     taskstats::{Record, Taskstats, Threads},
 };
+use esnode_ebpf::Name;
 use std::{path::PathBuf, sync::Arc};
 
 /// How long a record waits for the end of its thread to be told, in nanoseconds, and how many do.
@@ -59,6 +60,14 @@ impl Ends {
                 told.end(waiting);
                 told.ledger.groups(processes)
             }
+        }
+    }
+
+    /// Puts all that a group had, which has no members any more, into another one.
+    pub fn fold(&mut self, from: Name, into: Name) {
+        match self {
+            Self::Observed(ledger) => ledger.fold(from, into),
+            Self::Told(told) => told.ledger.fold(from, into),
         }
     }
 

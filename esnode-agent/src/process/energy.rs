@@ -4,7 +4,7 @@
 //! group spent; what is left of it is nobody's. Whole microjoules are shared, so groups and what is
 //! unattributed add up to the packages exactly, as for GPUs.
 
-use super::{Key, Process, selection::NamedGroup};
+use super::{Key, Process, named::NamedGroup};
 use crate::collectors::power::{CpuEnergy, Spent};
 use rustc_hash::FxHashMap;
 use std::time::{Duration, Instant};
@@ -81,6 +81,16 @@ impl EnergyLedger {
         }
     }
 
+    /// Puts all that a group got into another one, with the CPU time that it was for: neither has to
+    /// be spent again.
+    pub fn fold(&mut self, from: &str, into: &str) {
+        if let Some(all) = self.groups.remove(from) {
+            let account = self.groups.entry(into.to_owned()).or_default();
+            account.cpu_nanoseconds += all.cpu_nanoseconds;
+            account.microjoules += all.microjoules;
+        }
+    }
+
     /// Shares what came since the last call. `None` where the energy of processors is unknown.
     #[must_use]
     pub fn share(
@@ -99,7 +109,7 @@ impl EnergyLedger {
         let pass = self.pass;
         let used: Vec<_> = groups
             .iter()
-            .map(|NamedGroup { label, group }| {
+            .map(|NamedGroup { label, group, .. }| {
                 if !self.groups.contains_key(label) {
                     self.groups.insert(label.clone(), Account::default());
                 }
@@ -177,6 +187,7 @@ mod tests {
                 usage: usage(cpu_seconds),
                 ..Group::default()
             },
+            names: Vec::new(),
         }
     }
 
@@ -201,6 +212,7 @@ mod tests {
             threads: 1,
             resident_bytes: None,
             usage: usage(cpu_seconds),
+            ..Process::default()
         }
     }
 
@@ -284,6 +296,24 @@ mod tests {
         assert_eq!(of(&shares, "a"), Some(4_000_000));
         assert_eq!(shares.processes, [0]);
         assert_conserved(&shares, 9);
+    }
+
+    #[test]
+    fn what_is_folded_is_not_spent_again() {
+        let begin = Instant::now();
+        let at = seconds(begin);
+        let mut ledger = EnergyLedger::default();
+        ledger.divide(spent(0), at(0), &[group("a", 0), group("gone", 0)], &[]);
+        ledger.divide(spent(10), at(1), &[group("a", 1), group("gone", 0)], &[]);
+        let before = ledger.shares(&[]);
+        ledger.fold("a", "gone");
+        ledger.divide(spent(20), at(2), &[group("gone", 1)], &[]);
+        let after = ledger.shares(&[]);
+        assert_eq!(
+            (of(&after, "a"), of(&after, "gone")),
+            (None, of(&before, "a"))
+        );
+        assert_conserved(&after, 20);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What processes and groups use of GPUs: the GPU collector's facts, joined with the process
 //! table.
 
-use super::{Key, Process, procfs::Units, selection::GroupSelection};
+use super::{Key, Process, named::GroupSelection, procfs::Units};
 use crate::gpu::facts::{GpuFacts, GpuProcess, Identity, ProcessUtilization};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{collections::BTreeMap, sync::Arc};
@@ -23,7 +23,7 @@ pub struct GpuShares {
     /// Index among the processes that are shown, GPU, and what the one uses of the other.
     pub processes: Vec<(usize, Arc<Identity>, GpuProcess)>,
     /// Label of the group, GPU, and what the one uses of the other.
-    pub groups: Vec<(String, Arc<Identity>, GroupGpu)>,
+    pub groups: Vec<(Arc<str>, Arc<Identity>, GroupGpu)>,
 }
 
 /// The processes of the table that are on GPUs.
@@ -43,7 +43,7 @@ pub fn holders(facts: &GpuFacts, processes: &[Process], units: Units) -> FxHashS
 }
 
 /// As the GPU collector knows a process, which has its start time from `/proc`.
-fn rounded(key: Key, units: Units) -> Key {
+pub(super) fn rounded(key: Key, units: Units) -> Key {
     Key {
         start_nanoseconds: units.round_down(key.start_nanoseconds),
         ..key
@@ -65,7 +65,7 @@ impl GpuShares {
             .map(|(place, process)| (rounded(process.key, units), place))
             .collect();
         let mut shares = Self::default();
-        let mut sums: BTreeMap<(String, u32, &str), (Arc<Identity>, GroupGpu)> = BTreeMap::new();
+        let mut sums: BTreeMap<(Arc<str>, u32, &str), (Arc<Identity>, GroupGpu)> = BTreeMap::new();
         for device in &facts.devices {
             let identity = &device.identity;
             // Without a list of processes, nobody knows that there are none.
@@ -142,7 +142,10 @@ mod tests {
     use super::*;
     use crate::{
         gpu::facts::{DeviceFacts, Energy},
-        process::Usage,
+        process::{
+            Usage,
+            membership::{GroupBy, Membership},
+        },
     };
     use esnode_ebpf::Name;
 
@@ -170,7 +173,12 @@ mod tests {
             threads: 1,
             resident_bytes: None,
             usage: Usage::default(),
+            ..Process::default()
         }
+    }
+
+    fn by_command(limit: usize) -> GroupSelection {
+        GroupSelection::new(limit, Membership::new(GroupBy::Command, None, 64))
     }
 
     fn on_gpu(pid: u32, start_nanoseconds: u64, memory: Option<u64>) -> GpuProcess {
@@ -215,7 +223,7 @@ mod tests {
         ]);
         let holders = holders(&facts, &table, UNITS);
         assert_eq!(holders, FxHashSet::from_iter([table[0].key]));
-        let shares = GpuShares::new(&facts, &table, &mut GroupSelection::new(9), UNITS);
+        let shares = GpuShares::new(&facts, &table, &mut by_command(9), UNITS);
         let places: Vec<_> = shares.processes.iter().map(|(place, ..)| *place).collect();
         assert_eq!(places, [0]);
     }
@@ -227,11 +235,11 @@ mod tests {
             on_gpu(1, 10_000_000, Some(7)),
             on_gpu(2, 10_000_000, Some(8)),
         ];
-        let shares = GpuShares::new(&facts(both), &table, &mut GroupSelection::new(9), UNITS);
+        let shares = GpuShares::new(&facts(both), &table, &mut by_command(9), UNITS);
         let sums: Vec<_> = shares
             .groups
             .iter()
-            .map(|(label, _, sum)| (label.as_str(), sum.memory_bytes, sum.energy_microjoules))
+            .map(|(label, _, sum)| (&**label, sum.memory_bytes, sum.energy_microjoules))
             .collect();
         assert_eq!(
             sums,
@@ -239,7 +247,7 @@ mod tests {
         );
         // One of which the memory is not known.
         let one = vec![on_gpu(1, 10_000_000, Some(7)), on_gpu(2, 10_000_000, None)];
-        let shares = GpuShares::new(&facts(one), &table, &mut GroupSelection::new(9), UNITS);
+        let shares = GpuShares::new(&facts(one), &table, &mut by_command(9), UNITS);
         assert_eq!(shares.groups[1].2.memory_bytes, None);
     }
 
@@ -247,7 +255,7 @@ mod tests {
     fn of_a_lost_gpu_only_the_past_is_known() {
         let mut facts = facts(Vec::new());
         facts.devices[0].unknown_processes = None;
-        let shares = GpuShares::new(&facts, &[], &mut GroupSelection::new(9), UNITS);
+        let shares = GpuShares::new(&facts, &[], &mut by_command(9), UNITS);
         let past = GroupGpu {
             energy_microjoules: Some(7),
             ..GroupGpu::default()
@@ -257,11 +265,11 @@ mod tests {
 
     #[test]
     fn groups_beyond_the_limit_share_a_label() {
-        let shares = GpuShares::new(&facts(Vec::new()), &[], &mut GroupSelection::new(2), UNITS);
+        let shares = GpuShares::new(&facts(Vec::new()), &[], &mut by_command(2), UNITS);
         let sums: Vec<_> = shares
             .groups
             .iter()
-            .map(|(label, _, sum)| (label.as_str(), sum.energy_microjoules))
+            .map(|(label, _, sum)| (&**label, sum.energy_microjoules))
             .collect();
         assert_eq!(sums, [("other", Some(7)), ("vllm", Some(10))]);
     }

@@ -1,8 +1,8 @@
 //! Processes and groups: facts, where they come from, and which of them are shown.
 //!
 //! `table` reads all processes, from BPF where it can and from `/proc` where not; `ledger` keeps
-//! the groups, which outlive their processes; `selection` bounds the page, `select` are the rules of
-//! `--select` for it. `fallback` opens what
+//! the groups, which outlive their processes, `membership` says who is in which; `named` and
+//! `selection` bound the page, `select` are the rules of `--select` for it. `fallback` opens what
 //! stands in for BPF: `sock_diag` for network bytes, `taskstats` for processes that end; `listener`
 //! takes in what these tell at any time, and `ends` leads the ledger of the ended.
 
@@ -13,6 +13,8 @@ pub mod fallback;
 pub mod gpu;
 pub mod ledger;
 pub mod listener;
+pub mod membership;
+pub mod named;
 pub mod netlink;
 pub mod procfs;
 pub mod select;
@@ -25,7 +27,7 @@ use esnode_ebpf::{NAME_LEN, Name, Network};
 use std::fmt::Write;
 
 /// Identity of a process: a process id is used again, together with its start time it is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// Process id (thread group id).
     pub pid: u32,
@@ -88,6 +90,27 @@ impl Usage {
         rest
     }
 
+    /// Adds `part`; what that does not know counts as nothing.
+    pub fn add_known(&mut self, part: &Self) {
+        self.add(&part.or_nothing(self));
+    }
+
+    /// What is in here and not in `part`; what that does not know counts as nothing.
+    #[must_use]
+    pub fn beyond_known(&self, part: &Self) -> Self {
+        self.beyond(&part.or_nothing(self))
+    }
+
+    /// This, and nothing of what is known of `other` alone.
+    fn or_nothing(&self, other: &Self) -> Self {
+        let nothing = other.nothing();
+        Self {
+            cpu_nanoseconds: self.cpu_nanoseconds,
+            disk: self.disk.or(nothing.disk),
+            network: self.network.or(nothing.network),
+        }
+    }
+
     /// Zero of everything that is known here.
     #[must_use]
     pub fn nothing(&self) -> Self {
@@ -148,7 +171,7 @@ impl Usage {
 }
 
 /// One live process.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Process {
     /// Identity.
     pub key: Key,
@@ -156,8 +179,14 @@ pub struct Process {
     pub parent: u32,
     /// Command name.
     pub name: Name,
-    /// Name of the group it is in.
+    /// The group that it is in.
     pub group: Name,
+    /// Number of its control group, in the tree that tells containers apart.
+    pub cgroup: Option<u64>,
+    /// What BPF programs know it by; 0 without them.
+    pub signal: u64,
+    /// Another one after each exec; 0 where that is not known.
+    pub memory: u64,
     /// Whether it is a kernel thread.
     pub kernel: bool,
     /// Number of threads.
@@ -166,6 +195,9 @@ pub struct Process {
     pub resident_bytes: Option<u64>,
     /// What it used since it started (its network bytes: since the agent started).
     pub usage: Usage,
+    /// The part of it that hooks will give to the group that it is then in; `None` where nobody
+    /// asked for it.
+    pub unsettled: Option<Box<Usage>>,
 }
 
 /// A group of processes, the ended ones included.
@@ -185,6 +217,24 @@ pub struct Group {
     pub started: u64,
     /// Processes that ended under this name.
     pub exited: u64,
+}
+
+impl Group {
+    /// A group of nobody.
+    #[must_use]
+    pub fn of(name: Name) -> Self {
+        Self {
+            name,
+            ..Self::default()
+        }
+    }
+
+    /// Adds what another group used, and who began and ended in it.
+    pub fn absorb(&mut self, other: &Self) {
+        self.usage.add_known(&other.usage);
+        self.started += other.started;
+        self.exited += other.exited;
+    }
 }
 
 /// A command name as text for a label. Different names have different labels: bytes that are no
@@ -248,6 +298,18 @@ mod tests {
                 ..Usage::default()
             }
         );
+    }
+
+    #[test]
+    fn what_a_part_does_not_know_changes_nothing() {
+        let mut sum = usage(1, 2);
+        let part = Usage {
+            cpu_nanoseconds: 3,
+            ..Usage::default()
+        };
+        sum.add_known(&part);
+        assert_eq!(sum, usage(4, 2));
+        assert_eq!(sum.beyond_known(&part), usage(1, 2));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        Bpf, BpfError, DiskLatency, MapStatus, ProgramStatus,
+        Bpf, BpfError, DiskLatency, GroupsBy, MapStatus, ProgramStatus,
         records::{self, Pass, TaskProcess, add_account, add_network},
     },
     error::ReadError,
@@ -97,6 +97,8 @@ pub struct TableReader {
     /// CPU time and running count at the last exact reading of resident memory, and the reading.
     exact: FxHashMap<Key, ((u64, Option<u64>), u64)>,
     told_malformed: bool,
+    /// Whether processes can change their group in the eyes of the agent alone.
+    keeps_unsettled: bool,
 }
 
 impl TableReader {
@@ -104,6 +106,7 @@ impl TableReader {
     #[must_use]
     pub fn new(bpf: Option<Bpf>, procfs_root: PathBuf, units: Units) -> Self {
         let procfs = Procfs::new(&procfs_root, units);
+        let groups_by = bpf.as_ref().map(Bpf::groups_by);
         Self {
             bpf,
             procfs,
@@ -112,7 +115,31 @@ impl TableReader {
             buffer: Vec::new(),
             exact: FxHashMap::default(),
             told_malformed: false,
+            keeps_unsettled: groups_by.is_some_and(|by| by != GroupsBy::Command),
         }
+    }
+
+    /// By what the BPF programs put processes together; `None` without them.
+    #[must_use]
+    pub fn groups_by(&self) -> Option<GroupsBy> {
+        self.bpf.as_ref().map(Bpf::groups_by)
+    }
+
+    /// Tells the BPF programs which groups these processes are in, by [`Process::signal`].
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn assign(&mut self, groups: &[(u64, Name)]) -> Result<(), BpfError> {
+        self.bpf.as_mut().map_or(Ok(()), |bpf| bpf.assign(groups))
+    }
+
+    /// Lets the BPF programs forget what groups used that are gone.
+    ///
+    /// # Errors
+    /// If the map can't be written.
+    pub fn forget_groups(&mut self, names: &[Name]) -> Result<(), BpfError> {
+        let bpf = self.bpf.as_mut();
+        bpf.map_or(Ok(()), |bpf| bpf.forget_groups(names))
     }
 
     /// Units of the numbers that the kernel gives.
@@ -239,10 +266,18 @@ impl TableReader {
             parent: task.parent_tgid,
             name: task.name,
             group: task.group,
+            cgroup: task.cgroup,
+            signal: task.signal,
+            memory: task.memory,
             kernel: task.kernel,
             threads: task.threads,
             resident_bytes: memory.then_some(task.resident_pages * self.units.page_bytes),
             usage,
+            unsettled: self.keeps_unsettled.then(|| {
+                let traffic = task.traffic.as_ref();
+                let network = traffic.map(|traffic| traffic.unsettled);
+                Box::new(known.usage(&task.unsettled, &network.unwrap_or_default()))
+            }),
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn process(pid: u32, name: &[u8; NAME_LEN], cpu: u64, read: Option<u6
             }),
             network: None,
         },
+        ..Process::default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Groups by name, at most so many, and their live members.
 
-use crate::process::{Group, Process, Usage, selection::OTHER};
+use crate::process::{Group, Process, Usage, named::OTHER};
 use esnode_ebpf::{NAME_LEN, Name};
 use std::collections::HashMap;
 
@@ -35,6 +35,13 @@ impl Groups {
             usage: known.nothing(),
             ..Group::default()
         })
+    }
+
+    /// Puts all that a group had, which has no members any more, into another one.
+    pub(super) fn fold(&mut self, from: Name, into: Name) {
+        if let Some(all) = self.by_name.remove(&from) {
+            self.group(into, &all.usage).absorb(&all);
+        }
     }
 
     /// All groups, with their live members.
@@ -104,6 +111,23 @@ impl Members {
 mod tests {
     use super::*;
     use crate::process::ledger::fixtures::{LS, SH, find, process};
+
+    #[test]
+    fn what_is_folded_counts_on_elsewhere() {
+        let mut groups = Groups::new(8);
+        for (name, cpu) in [(SH, 5), (LS, 7)] {
+            let one = process(1, name, cpu, Some(2)).usage;
+            let group = groups.group(Name::from_bytes(*name), &one);
+            group.usage.add(&one);
+            group.exited += 1;
+        }
+        groups.fold(Name::from_bytes(*SH), Name::from_bytes(*LS));
+        let groups = groups.with_members(&[]);
+        assert_eq!(groups.len(), 1);
+        let all = find(&groups, LS);
+        assert_eq!((all.usage.cpu_nanoseconds, all.exited), (12, 2));
+        assert_eq!(all.usage.disk.map(|disk| disk.read_bytes), Some(4));
+    }
 
     #[test]
     fn names_beyond_the_limit_share_a_group() {

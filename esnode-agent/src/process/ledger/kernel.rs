@@ -1,59 +1,273 @@
 //! Where the kernel's hooks keep the groups.
 
 use super::groups::Members;
-use crate::process::{Group, Process, Usage};
+use crate::process::{Group, Key, Process, Usage};
 use esnode_ebpf::Name;
-use std::collections::HashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Completes groups that the kernel's hooks kept: with their live members, and so that no
-/// number falls when a pass just missed a process between life and death.
+/// number falls when a pass just missed a process between life and death, or when a process goes
+/// from one group to another.
 #[derive(Debug, Default)]
 pub struct KernelLedger {
-    published: HashMap<Name, Usage>,
+    /// Whether somebody else keeps the network bytes of groups.
+    without_network: bool,
+    published: FxHashMap<Name, Group>,
+    moved: FxHashMap<Name, Moved>,
+    /// Where processes were, and what they had there that was not settled: as far as that is kept.
+    members: FxHashMap<Key, (Name, Usage)>,
+    looked: bool,
+}
+
+/// What the hooks do not know of a group.
+#[derive(Debug, Default)]
+struct Moved {
+    /// What processes used here before they went elsewhere, and what was folded into this group.
+    more: Group,
+    /// What the hooks will count here, or do already, that counts elsewhere: what a process used
+    /// before it came, and what this group had while it was taken for part of another one.
+    less: Group,
 }
 
 impl KernelLedger {
-    /// `groups` hold usage, started and exited; the rest comes from `processes`.
-    pub fn complete(&mut self, groups: &mut [Group], processes: &[Process]) {
-        let members = Members::of(processes);
-        for group in groups {
-            members.complete(group);
-            let published = self.published.entry(group.name).or_insert(group.usage);
-            group.usage.raise_to(published);
-            *published = group.usage;
+    /// Of groups whose network bytes somebody else keeps, or not.
+    #[must_use]
+    pub fn new(without_network: bool) -> Self {
+        Self {
+            without_network,
+            ..Self::default()
         }
+    }
+
+    /// `groups` hold usage, started and exited, by the hooks; the rest comes from `processes`.
+    pub fn complete(&mut self, groups: &mut Vec<Group>, processes: &[Process]) {
+        self.follow(processes);
+        let members = Members::of(processes);
+        let known = groups.first().map(|group| group.usage.nothing());
+        let hooked: FxHashSet<_> = groups.iter().map(|group| group.name).collect();
+        let others = self.moved.keys().filter(|name| !hooked.contains(name));
+        groups.extend(others.map(|name| Group {
+            usage: known.unwrap_or_default(),
+            ..Group::of(*name)
+        }));
+        for group in groups {
+            if let Some(moved) = self.moved.get(&group.name) {
+                group.absorb(&moved.more);
+                group.usage = group.usage.beyond_known(&moved.less.usage);
+                group.started = group.started.saturating_sub(moved.less.started);
+                group.exited = group.exited.saturating_sub(moved.less.exited);
+            }
+            members.complete(group);
+            if let Some(published) = self.published.get(&group.name) {
+                group.usage.raise_to(&published.usage);
+            }
+            self.published.insert(group.name, group.clone());
+        }
+    }
+
+    /// Notes that a process was put into a group, which hooks count as begun in another one.
+    pub fn adopt(&mut self, process: &Process, group: Name) {
+        // Who was there before the agent did not begin since; who was seen elsewhere is followed.
+        if self.looked && !self.members.contains_key(&process.key) {
+            let known = process.unsettled.as_deref().copied().unwrap_or_default();
+            self.moved_of(group, &known).more.started += 1;
+        }
+    }
+
+    /// Puts all that a group had, which has no members any more, into another one. The hooks have to
+    /// forget it.
+    pub fn fold(&mut self, from: Name, into: Name) {
+        self.moved.remove(&from);
+        if let Some(all) = self.take_published(from) {
+            self.moved_of(into, &all.usage).more.absorb(&all);
+        }
+    }
+
+    /// Lets a group begin with nothing: what it had until now counts in another one, as whose part
+    /// it was shown.
+    pub fn leave_past(&mut self, of: Name, into: Name) {
+        if let Some(past) = self.take_published(of) {
+            self.moved_of(into, &past.usage).more.absorb(&past);
+            self.moved_of(of, &past.usage).less.absorb(&past);
+        }
+    }
+
+    fn take_published(&mut self, name: Name) -> Option<Group> {
+        let mut group = self.published.remove(&name)?;
+        if self.without_network {
+            group.usage.network = None;
+        }
+        Some(group)
+    }
+
+    /// Notes who went from one group to another: what was published of it stays where it was.
+    fn follow(&mut self, processes: &[Process]) {
+        let mut alive = FxHashMap::default();
+        for process in processes {
+            let Some(unsettled) = process.unsettled.as_deref() else {
+                continue;
+            };
+            alive.insert(process.key, (process.group, *unsettled));
+            let before = self.members.get(&process.key).copied();
+            if let Some((from, used)) = before.filter(|(from, _)| *from != process.group) {
+                self.moved_of(from, &used).more.usage.add_known(&used);
+                let here = self.moved_of(process.group, &used);
+                here.less.usage.add_known(&used);
+                here.more.started += 1;
+            }
+        }
+        self.members = alive;
+        self.looked = true;
+    }
+
+    fn moved_of(&mut self, name: Name, known: &Usage) -> &mut Moved {
+        let nothing = || Group {
+            usage: known.nothing(),
+            ..Group::of(name)
+        };
+        self.moved.entry(name).or_insert_with(|| Moved {
+            more: nothing(),
+            less: nothing(),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::ledger::fixtures::{SH, process};
+    use crate::process::ledger::fixtures::{LS, SH, find, process};
+
+    fn usage(cpu_nanoseconds: u64) -> Usage {
+        Usage {
+            cpu_nanoseconds,
+            ..Usage::default()
+        }
+    }
+
+    fn group(name: Name, cpu_nanoseconds: u64) -> Group {
+        Group {
+            usage: usage(cpu_nanoseconds),
+            ..Group::of(name)
+        }
+    }
+
+    fn member(pid: u32, name: Name, unsettled: u64) -> Process {
+        Process {
+            group: name,
+            unsettled: Some(Box::new(usage(unsettled))),
+            ..process(pid, SH, unsettled, None)
+        }
+    }
+
+    fn cpu(ledger: &mut KernelLedger, groups: &[Group], members: &[Process]) -> Vec<(Name, u64)> {
+        let mut groups = groups.to_vec();
+        ledger.complete(&mut groups, members);
+        let mut sums: Vec<_> = groups
+            .iter()
+            .map(|group| (group.name, group.usage.cpu_nanoseconds))
+            .collect();
+        sums.sort_unstable();
+        sums
+    }
 
     #[test]
     fn a_kernel_group_never_falls() {
         let name = Name::from_bytes(*SH);
-        let group = |cpu| Group {
-            name,
-            usage: Usage {
-                cpu_nanoseconds: cpu,
-                ..Usage::default()
-            },
-            ..Group::default()
-        };
         let mut ledger = KernelLedger::default();
-        let mut groups = [group(10)];
+        let mut groups = vec![group(name, 10)];
         ledger.complete(&mut groups, &[process(1, SH, 0, None)]);
         assert_eq!(
             (groups[0].usage.cpu_nanoseconds, groups[0].processes),
             (10, 1)
         );
-        let mut groups = [group(7)];
+        let mut groups = vec![group(name, 7)];
         ledger.complete(&mut groups, &[]);
         assert_eq!(
             (groups[0].usage.cpu_nanoseconds, groups[0].processes),
             (10, 0)
         );
         assert_eq!(groups[0].resident_bytes, Some(0));
+    }
+
+    #[test]
+    fn what_was_used_before_a_move_stays() {
+        let (from, to) = (Name::of_number(1), Name::of_number(2));
+        let mut ledger = KernelLedger::default();
+        // 5 are settled, 10 are not.
+        let sums = cpu(&mut ledger, &[group(from, 15)], &[member(1, from, 10)]);
+        assert_eq!(sums, [(from, 15)]);
+        // It moved, and used 3 more; for the hooks, all that is not settled is in the new group.
+        let hooks = [group(from, 5), group(to, 13)];
+        let sums = cpu(&mut ledger, &hooks, &[member(1, to, 13)]);
+        assert_eq!(sums, [(from, 15), (to, 3)]);
+        // It ended after 4 more.
+        let hooks = [group(from, 5), group(to, 17)];
+        let sums = cpu(&mut ledger, &hooks, &[]);
+        assert_eq!(sums, [(from, 15), (to, 7)]);
+        let mut groups = hooks.to_vec();
+        ledger.complete(&mut groups, &[]);
+        assert_eq!(find_started(&groups, to), 1);
+    }
+
+    fn find_started(groups: &[Group], name: Name) -> u64 {
+        let group = groups.iter().find(|group| group.name == name);
+        group.expect("there").started
+    }
+
+    #[test]
+    fn who_is_adopted_has_begun_here() {
+        let group_of = Name::of_number(5);
+        let mut ledger = KernelLedger::default();
+        ledger.adopt(&member(1, group_of, 5), group_of);
+        cpu(
+            &mut ledger,
+            &[group(group_of, 5)],
+            &[member(1, group_of, 5)],
+        );
+        ledger.adopt(&member(2, group_of, 5), group_of);
+        ledger.adopt(&member(1, group_of, 5), group_of);
+        let mut groups = vec![group(group_of, 5)];
+        ledger.complete(&mut groups, &[]);
+        assert_eq!(find_started(&groups, group_of), 1);
+    }
+
+    #[test]
+    fn what_is_folded_counts_on_elsewhere() {
+        let (from, into) = (Name::of_cgroup(1), Name::of_number(0));
+        let mut ledger = KernelLedger::default();
+        let first = Group {
+            started: 2,
+            exited: 2,
+            ..group(from, 15)
+        };
+        cpu(&mut ledger, &[first], &[]);
+        ledger.fold(from, into);
+        // A few nanoseconds more came after the hooks forgot it.
+        let sums = cpu(&mut ledger, &[group(from, 1)], &[]);
+        assert_eq!(sums, [(from, 1), (into, 15)]);
+        let mut groups = vec![group(from, 1)];
+        ledger.complete(&mut groups, &[]);
+        assert_eq!(find_started(&groups, into), 2);
+    }
+
+    #[test]
+    fn what_was_part_of_another_group_stays_there() {
+        let (group_of, into) = (Name::of_cgroup(1), Name::of_number(0));
+        let mut ledger = KernelLedger::default();
+        cpu(&mut ledger, &[group(group_of, 15)], &[]);
+        ledger.leave_past(group_of, into);
+        let sums = cpu(&mut ledger, &[group(group_of, 18)], &[]);
+        assert_eq!(sums, [(group_of, 3), (into, 15)]);
+    }
+
+    #[test]
+    fn a_command_group_is_not_followed() {
+        let mut ledger = KernelLedger::default();
+        let mut groups = vec![group(Name::from_bytes(*SH), 5)];
+        ledger.complete(&mut groups, &[process(1, SH, 5, None)]);
+        let mut groups = vec![group(Name::from_bytes(*SH), 5)];
+        ledger.complete(&mut groups, &[process(1, LS, 5, None)]);
+        assert_eq!(groups.len(), 1);
+        assert_eq!(find(&groups, SH).usage.cpu_nanoseconds, 5);
     }
 }

@@ -114,6 +114,11 @@ impl ListeningLedger {
         self.groups.with_members(processes)
     }
 
+    /// Puts all that a group had, which has no members any more, into another one.
+    pub fn fold(&mut self, from: Name, into: Name) {
+        self.groups.fold(from, into);
+    }
+
     /// What a process used itself that was not seen before.
     fn meet(&mut self, process: &Process, live: LiveThreads<'_>) -> (Usage, Kept) {
         let pid = process.key.pid;

@@ -61,6 +61,11 @@ impl ObservedLedger {
         self.groups.with_members(processes)
     }
 
+    /// Puts all that a group had, which has no members any more, into another one.
+    pub fn fold(&mut self, from: Name, into: Name) {
+        self.groups.fold(from, into);
+    }
+
     /// What a process used since it was seen before, less what was booked for its children.
     fn due(&mut self, pid: u32, seen: &Seen, before: Option<&Seen>) -> Usage {
         let own = seen.total.usage();

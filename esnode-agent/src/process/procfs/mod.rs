@@ -177,6 +177,7 @@ impl Procfs {
                 disk,
                 network: None,
             },
+            ..Process::default()
         }))
     }
 

@@ -113,7 +113,7 @@ mod tests {
             kernel: false,
             threads: 1,
             resident_bytes: None,
-            usage: crate::process::Usage::default(),
+            ..Process::default()
         };
         let mut wanted: FxHashSet<u32> = [inode, 1].into_iter().collect();
         let mut found = FxHashMap::default();

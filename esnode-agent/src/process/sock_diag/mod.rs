@@ -146,6 +146,13 @@ impl SockDiag {
         Ok(diag)
     }
 
+    /// Puts the traffic of a group, which has no members any more, to that of another one.
+    pub fn fold(&mut self, from: Name, into: Name) {
+        if let Some(moved) = self.groups.remove(&from) {
+            self.groups.entry(into).or_default().add(moved);
+        }
+    }
+
     /// Reads everything once; gives `processes` and `groups` their traffic. The groups are those
     /// of the processes, who may be in another only after this call.
     pub fn sample(&mut self, processes: &mut [Process], groups: &mut Vec<Group>) {

@@ -1,0 +1,423 @@
+//! Who all processes are, remembered from one pass to the next.
+//!
+//! A command line is read once, and again when the process takes another name, executes another
+//! program, or after a minute: titles change. A control group is read once, however many processes are in it.
+
+use super::{
+    Identity,
+    container::{Cgroup, Details, Directory},
+    engine::{Engines, Family, Own, Worker},
+    files::Files,
+};
+use crate::{
+    grouping::process_exporter::{Config, Subject},
+    process::{
+        Key, Process, label,
+        select::{SelectSubject, Selector},
+        selection::Claim,
+    },
+};
+use esnode_ebpf::Name;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::{
+    cell::RefCell,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A command line is read again after so long.
+const AGE: Duration = Duration::from_mins(1);
+
+/// What there is to know, and by what rules.
+#[derive(Debug)]
+pub struct Rules {
+    /// Of inference engines.
+    pub engines: Engines,
+    /// Of `--group-config`.
+    pub groups: Option<Arc<Config>>,
+    /// Of `--select`.
+    pub select: Selector,
+}
+
+/// Who all processes are.
+#[derive(Debug)]
+pub struct Census {
+    files: Files,
+    rules: Rules,
+    /// What containers are called; nowhere if nobody is to look.
+    directory: Option<Directory>,
+    boot_time_seconds: Option<f64>,
+    people: FxHashMap<Key, Person>,
+    by_pid: FxHashMap<u32, Key>,
+    /// By the kernel's number.
+    cgroups: FxHashMap<u64, Arc<Cgroup>>,
+    on_gpu: FxHashSet<Key>,
+    pass: u64,
+}
+
+/// What is remembered of a process.
+#[derive(Debug)]
+struct Person {
+    parent: u32,
+    name: Name,
+    memory: u64,
+    read: Instant,
+    own: Option<Own>,
+    /// Number of the control group that it was in.
+    number: Option<u64>,
+    /// By its own command line, not by its ancestors.
+    rule: Option<Arc<str>>,
+    /// By all but the container.
+    wanted: bool,
+    identity: Identity,
+    /// Variables that were asked for, and libraries.
+    asked: RefCell<FxHashMap<String, Option<String>>>,
+    pass: u64,
+}
+
+/// What was found out with the family's help: the engine, and the group by rules.
+type Found = (Option<Arc<Worker>>, Option<Arc<str>>);
+
+/// How many ancestors are looked at.
+const DEEPEST: usize = 64;
+
+impl Census {
+    /// Nobody yet; files are below `procfs`.
+    #[must_use]
+    pub fn new(
+        procfs: &Path,
+        rules: Rules,
+        directory: Option<Directory>,
+        boot_time_seconds: Option<f64>,
+    ) -> Self {
+        Self {
+            files: Files::new(procfs),
+            rules,
+            directory,
+            boot_time_seconds,
+            people: FxHashMap::default(),
+            by_pid: FxHashMap::default(),
+            cgroups: FxHashMap::default(),
+            on_gpu: FxHashSet::default(),
+            pass: 0,
+        }
+    }
+
+    /// Finds out who these are, all that there are. `on_gpu` are those of them that hold a GPU.
+    pub fn look(&mut self, processes: &[Process], on_gpu: &FxHashSet<Key>) {
+        self.pass += 1;
+        self.on_gpu.clone_from(on_gpu);
+        let now = Instant::now();
+        for process in processes {
+            self.meet(process, now);
+        }
+        let pass = self.pass;
+        self.people.retain(|_, person| person.pass == pass);
+        let numbers = self.people.values().filter_map(|person| person.number);
+        let numbers: FxHashSet<_> = numbers.collect();
+        self.cgroups.retain(|number, _| numbers.contains(number));
+        self.by_pid = self.people.keys().map(|key| (key.pid, *key)).collect();
+        self.resolve(processes);
+    }
+
+    /// Who that is; of the unknown, nothing.
+    #[must_use]
+    pub fn of(&self, key: Key) -> Identity {
+        let person = self.people.get(&key);
+        person.map(|it| it.identity.clone()).unwrap_or_default()
+    }
+
+    /// Who that is, with what the container is called.
+    #[must_use]
+    pub fn described(&self, key: Key) -> Identity {
+        let mut identity = self.of(key);
+        identity.details = self.details(&identity);
+        identity
+    }
+
+    fn details(&self, identity: &Identity) -> Option<Arc<Details>> {
+        let container = identity.container()?;
+        let pod = identity.cgroup.as_deref()?.pod_uid.as_deref();
+        self.directory.as_ref()?.lookup(container, pod)
+    }
+
+    /// Who these are, with what is only of interest for a few: the names of their users and
+    /// containers.
+    pub fn identify(&mut self, processes: &[Process]) -> Vec<Identity> {
+        let described = processes.iter().map(|process| {
+            let mut identity = self.described(process.key);
+            identity.user = self.user(process.key.pid).map(|(name, _)| name);
+            identity
+        });
+        described.collect()
+    }
+
+    /// What brings a process onto the page, but for GPUs.
+    #[must_use]
+    pub fn claim(&self, key: Key) -> Claim {
+        let Some(person) = self.people.get(&key) else {
+            return Claim::Busy;
+        };
+        match &person.identity.worker {
+            Some(worker) if &*worker.role == "child" => Claim::Child,
+            Some(_) => Claim::Worker,
+            None if person.identity.wanted => Claim::Wanted,
+            None => Claim::Busy,
+        }
+    }
+
+    /// Joins processes with their families: whom they work for, and which group they are in.
+    fn resolve(&mut self, processes: &[Process]) {
+        let mut resolved = FxHashMap::default();
+        for process in processes {
+            self.resolve_one(process.key.pid, &mut resolved, 0);
+        }
+        for (key, (worker, rule)) in resolved {
+            let Some(person) = self.people.get(&key) else {
+                continue;
+            };
+            let mut identity = Identity {
+                worker,
+                rule,
+                ..person.identity.clone()
+            };
+            if self.rules.select.needs_container() {
+                identity.details = self.details(&identity);
+            }
+            identity.wanted = person.wanted || self.rules.select_wants(&identity);
+            if let Some(person) = self.people.get_mut(&key) {
+                person.identity = identity;
+            }
+        }
+    }
+
+    /// Finds out about a process and, before it, its ancestors.
+    fn resolve_one(&self, pid: u32, resolved: &mut FxHashMap<Key, Found>, depth: usize) {
+        let Some((key, person)) = self.person(pid) else {
+            return;
+        };
+        if resolved.contains_key(&key) || depth > DEEPEST {
+            return;
+        }
+        self.resolve_one(person.parent, resolved, depth + 1);
+        let parent = self.person(person.parent).map(|(parent, _)| parent);
+        let parent = parent.and_then(|parent| resolved.get(&parent));
+        let (of_engine, inherited) = parent.map_or((false, None), |(worker, rule)| {
+            (worker.is_some(), rule.clone())
+        });
+        let candidate = person.own.is_some() || of_engine || self.on_gpu.contains(&key);
+        let found = candidate.then(|| self.rules.engines.resolve(pid, self));
+        let worker = keep(person.identity.worker.as_ref(), found.flatten(), self);
+        let before = person.identity.rule.clone();
+        let rule = person.rule.clone().or(inherited).or(before);
+        resolved.insert(key, (worker, rule));
+    }
+
+    fn person(&self, pid: u32) -> Option<(Key, &Person)> {
+        let key = self.by_pid.get(&pid)?;
+        Some((*key, self.people.get(key)?))
+    }
+
+    /// Looks at a process again if there may be something new.
+    fn meet(&mut self, process: &Process, now: Instant) {
+        let known = self.people.get_mut(&process.key);
+        let fresh = known.filter(|person| {
+            let same = person.name == process.name && person.memory == process.memory;
+            same && now.saturating_duration_since(person.read) < AGE
+        });
+        if let Some(person) = fresh {
+            person.pass = self.pass;
+            person.parent = process.parent;
+            if person.number == process.cgroup {
+                return;
+            }
+        }
+        let cgroup = self.cgroup(process);
+        if let Some(person) = self.people.get_mut(&process.key)
+            && person.pass == self.pass
+        {
+            person.number = process.cgroup;
+            person.identity.cgroup = cgroup;
+            return;
+        }
+        let person = self.read(process, cgroup, now);
+        self.people.insert(process.key, person);
+    }
+
+    /// The control group of a process.
+    fn cgroup(&mut self, process: &Process) -> Option<Arc<Cgroup>> {
+        if process.kernel {
+            return None;
+        }
+        let known = process.cgroup.and_then(|number| self.cgroups.get(&number));
+        if let Some(cgroup) = known {
+            return Some(Arc::clone(cgroup));
+        }
+        let cgroup = Arc::new(self.files.cgroup(process.key.pid)?);
+        if let Some(number) = process.cgroup {
+            self.cgroups.insert(number, Arc::clone(&cgroup));
+        }
+        Some(cgroup)
+    }
+
+    /// Reads all that a process says of itself.
+    fn read(&mut self, process: &Process, cgroup: Option<Arc<Cgroup>>, now: Instant) -> Person {
+        let pid = process.key.pid;
+        let comm = label(process.name);
+        let argv = if process.kernel {
+            Vec::new()
+        } else {
+            self.files.arguments(pid)
+        };
+        let rule = self.rule(process, &comm, &argv);
+        let user = self.rules.select.needs_user().then(|| self.user(pid));
+        let (user, user_id) = user.flatten().unzip();
+        let cmdline = self.rules.select.needs_cmdline().then(|| argv.join(" "));
+        let wanted = self.rules.select.matches(&SelectSubject {
+            comm: &comm,
+            cmdline: cmdline.as_deref().filter(|_| !process.kernel),
+            cgroup: cgroup.as_deref().map(|cgroup| &*cgroup.path),
+            user: user.as_deref(),
+            user_id,
+            ..SelectSubject::default()
+        });
+        // What it was found to be stays known while its family changes, until it is another program.
+        let before = self.people.remove(&process.key);
+        let same = before.filter(|before| match process.memory {
+            0 => before.name == process.name,
+            memory => before.memory == memory,
+        });
+        let worker = same.and_then(|before| before.identity.worker);
+        Person {
+            parent: process.parent,
+            name: process.name,
+            memory: process.memory,
+            read: now,
+            own: self.rules.engines.own(&comm, &argv),
+            number: process.cgroup,
+            rule: rule.clone(),
+            wanted,
+            identity: Identity {
+                worker,
+                cgroup,
+                rule,
+                wanted,
+                ..Identity::default()
+            },
+            asked: RefCell::default(),
+            pass: self.pass,
+        }
+    }
+
+    /// The group of a process by the rules for groups.
+    fn rule(&self, process: &Process, comm: &str, argv: &[String]) -> Option<Arc<str>> {
+        let pid = process.key.pid;
+        let name = self.rules.groups.as_ref()?.name(&Subject {
+            pid,
+            comm,
+            argv,
+            user: &|| {
+                let number = self.files.user(pid)?;
+                let name = self.files.name(number);
+                Some(name.map_or_else(|| number.to_string(), |name| name.to_string()))
+            },
+            start_seconds: self.start_seconds(process.key),
+            cgroups: &|| self.files.cgroup_paths(pid),
+            cwd: &|| self.files.working_directory(pid),
+        });
+        name.map(Arc::from)
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "nanoseconds of a century are below 2^62"
+    )]
+    fn start_seconds(&self, key: Key) -> Option<f64> {
+        let boot = self.boot_time_seconds?;
+        Some(boot + key.start_nanoseconds as f64 / 1e9)
+    }
+
+    /// The user of a process: the name, or else the number, and the number.
+    fn user(&self, pid: u32) -> Option<(Arc<str>, u32)> {
+        let number = self.files.user(pid)?;
+        let name = self.files.name(number);
+        Some((name.unwrap_or_else(|| number.to_string().into()), number))
+    }
+}
+
+impl Rules {
+    /// Whether a rule of --select matches what was found out with the family's help.
+    fn select_wants(&self, identity: &Identity) -> bool {
+        if !self.select.needs_engine() && !self.select.needs_container() {
+            return false;
+        }
+        let worker = identity.worker.as_deref();
+        let container = identity.container();
+        self.select.matches(&SelectSubject {
+            container_id: container.map(|container| &*container.id),
+            container: identity.container_name(),
+            engine: worker.map(|worker| &*worker.engine),
+            model: worker.and_then(|worker| worker.model.as_deref()),
+            ..SelectSubject::default()
+        })
+    }
+}
+
+/// What a process is known to be, if its family can't tell any more.
+fn keep(
+    before: Option<&Arc<Worker>>,
+    found: Option<Worker>,
+    census: &Census,
+) -> Option<Arc<Worker>> {
+    let Some(before) = before else {
+        return found.map(Arc::new);
+    };
+    let server = before.server.filter(|pid| census.by_pid.contains_key(pid));
+    let mut worker = found.unwrap_or_else(|| Worker {
+        server,
+        ..Worker::clone(before)
+    });
+    if worker.model.is_none() && worker.engine == before.engine {
+        worker.model.clone_from(&before.model);
+    }
+    if worker == **before {
+        return Some(Arc::clone(before));
+    }
+    Some(Arc::new(worker))
+}
+
+impl Family for Census {
+    fn parent(&self, pid: u32) -> Option<u32> {
+        let (_, person) = self.person(pid)?;
+        Some(person.parent).filter(|parent| *parent != 0)
+    }
+
+    fn own(&self, pid: u32) -> Option<&Own> {
+        self.person(pid)?.1.own.as_ref()
+    }
+
+    fn environment(&self, pid: u32, name: &str) -> Option<String> {
+        let (_, person) = self.person(pid)?;
+        let mut asked = person.asked.borrow_mut();
+        let answer = asked.entry(name.to_owned());
+        let answer = answer.or_insert_with(|| self.files.environment(pid, name));
+        answer.clone()
+    }
+
+    fn holds_gpu(&self, pid: u32) -> bool {
+        let person = self.person(pid);
+        person.is_some_and(|(key, _)| self.on_gpu.contains(&key))
+    }
+
+    fn maps(&self, pid: u32, library: &str) -> bool {
+        let Some((_, person)) = self.person(pid) else {
+            return false;
+        };
+        // No variable is called so.
+        let mut asked = person.asked.borrow_mut();
+        let answer = asked.entry(format!("={library}"));
+        let answer = answer.or_insert_with(|| self.files.maps(pid, library).then(String::new));
+        answer.is_some()
+    }
+}
