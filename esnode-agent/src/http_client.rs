@@ -4,12 +4,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, pin::pin, time::Duration};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    task::JoinSet,
+    select,
     time::timeout,
 };
 
@@ -78,16 +78,52 @@ async fn exchange(
     limit: usize,
 ) -> Result<Bytes, HttpError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with this future, so that a peer that never answers keeps no task and no socket.
-    let mut connecting = JoinSet::new();
-    connecting.spawn(connection);
-    let request = Request::get(path)
-        .header(HOST, host)
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    if answer.status() != StatusCode::OK {
-        return Err(HttpError::Status(answer.status()));
+    let answer = async {
+        let request = Request::get(path)
+            .header(HOST, host)
+            .body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(HttpError::Status(answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), limit).collect().await;
+        Ok(body.map_err(HttpError::Body)?.to_bytes())
+    };
+    let mut answer = pin!(answer);
+    // No task of its own has the connection: it ends with this future, even if the runtime does not
+    // run again for long, as one of a single thread that blocks on each request.
+    select! {
+        biased;
+        answer = &mut answer => answer,
+        // Closed by the peer; what it sent before can still be read.
+        _ = connection => answer.await,
     }
-    let body = Limited::new(answer.into_body(), limit).collect().await;
-    Ok(body.map_err(HttpError::Body)?.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Read, net::TcpListener};
+    use tokio::runtime::Builder;
+
+    #[test]
+    fn a_peer_that_never_answers_is_hung_up_on_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+        let address = listener.local_addr().expect("address");
+        let peer = Peer::Tcp(address.to_string());
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("runtime");
+        let patience = Duration::from_millis(100);
+        let error = runtime.block_on(get(&peer, "/", patience, 9));
+        let error = error.expect_err("no answer");
+        assert!(matches!(error, HttpError::Timeout(_)), "{error}");
+        // The runtime is there, but does not run.
+        let (mut connection, _) = listener.accept().expect("connection");
+        let waits = connection.set_read_timeout(Some(Duration::from_secs(10)));
+        waits.expect("timeout");
+        let mut request = String::new();
+        connection.read_to_string(&mut request).expect("hung up");
+        assert!(request.starts_with("GET / HTTP/1.1\r\n"), "{request}");
+        drop(runtime);
+    }
 }

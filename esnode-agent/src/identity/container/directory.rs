@@ -139,6 +139,11 @@ impl Worker {
 
     /// Asks one source after the other, until nothing is left to ask for.
     fn ask(&mut self, question: &Question) -> Details {
+        // Others give names of their own, and what runs within a pod's container has its own.
+        let named_by_pod = matches!(
+            question.container.runtime,
+            Runtime::Containerd | Runtime::CriO | Runtime::Unknown
+        );
         let mut details = Details::default();
         for source in question.sources() {
             let answer = self.tokio.block_on(self.sources.ask(source, question));
@@ -150,20 +155,15 @@ impl Worker {
                         complaints.worked(source);
                     }
                     details.fill(told);
+                    if named_by_pod && details.name.is_none() {
+                        details.name.clone_from(&details.kubernetes_container);
+                    }
                 }
                 Err(error) => complaints.note(source, &error),
             }
             if details.is_complete(question.pod_uid.is_some()) {
                 break;
             }
-        }
-        // By CRI, only Kubernetes gives names.
-        let by_cri = matches!(
-            question.container.runtime,
-            Runtime::Containerd | Runtime::CriO
-        );
-        if by_cri && details.name.is_none() {
-            details.name.clone_from(&details.kubernetes_container);
         }
         details
     }

@@ -66,7 +66,8 @@ pub(super) fn read(path: &str) -> Seen<'_> {
     seen
 }
 
-/// The last two names that were walked through, the nearer first, and how many there were.
+/// The last two names that were walked through, the nearer first, and how many there were, without
+/// the steps up out of a cgroup namespace.
 #[derive(Default)]
 struct Parents<'a> {
     near: &'a str,
@@ -77,7 +78,7 @@ struct Parents<'a> {
 impl<'a> Parents<'a> {
     fn push(&mut self, name: &'a str) {
         self.far = std::mem::replace(&mut self.near, name);
-        self.depth += 1;
+        self.depth += usize::from(name != "..");
     }
 
     fn is_nspawn(&self) -> bool {

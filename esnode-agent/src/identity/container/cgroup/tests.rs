@@ -124,6 +124,7 @@ fn containerd() {
         ("/system.slice/cri-containerd-{A}.scope", "{A}"),
         ("/system.slice/containerd-{A}.scope", "{A}"),
         ("/../../default/{A}", "{A}"),
+        ("/../../default/redis-1", "redis-1"),
         ("/system.slice/containerd.service/default/{A}", "{A}"),
     ];
     check(Runtime::Containerd, &paths, None);
@@ -294,6 +295,7 @@ fn somebody_s() {
         ("/../{A}", "{A}"),
         ("/../{A}/init.scope", "{A}"),
         ("/actions_job/{A}", "{A}"),
+        ("/../../actions_job/{A}", "{A}"),
         ("/prod/{A}", "{A}"),
     ];
     check(Runtime::Unknown, &paths, None);

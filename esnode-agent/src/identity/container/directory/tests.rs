@@ -26,23 +26,45 @@ fn container(runtime: Runtime, id: &str) -> ContainerRef {
     ContainerRef { runtime, id }
 }
 
-/// Looks up until that is known which is waited for, and never waits for a lookup.
+/// Looks up until that is known which is waited for.
 #[track_caller]
 fn wait<T>(mut known: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
+    let mut pace = Pace::default();
     loop {
-        let asked = Instant::now();
-        let found = known();
-        assert!(
-            asked.elapsed() < Duration::from_millis(50),
-            "a lookup took {:?}",
-            asked.elapsed()
-        );
-        if let Some(found) = found {
+        if let Some(found) = pace.time(&mut known) {
+            pace.check();
             return found;
         }
         assert!(begun.elapsed() < Duration::from_secs(30), "nobody knows");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// That lookups wait for nothing. A busy machine holds up a few of many, whatever they do; if they
+/// waited for a daemon or for room in the queue, nearly all would be slow.
+#[derive(Default)]
+struct Pace {
+    lookups: usize,
+    slow: Vec<Duration>,
+}
+
+impl Pace {
+    fn time<T>(&mut self, look_up: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let found = look_up();
+        let took = begun.elapsed();
+        self.lookups += 1;
+        if took > Duration::from_millis(50) {
+            self.slow.push(took);
+        }
+        found
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        let most = 3 + self.lookups / 1000;
+        assert!(self.slow.len() <= most, "slow lookups: {:?}", self.slow);
     }
 }
 
@@ -169,6 +191,24 @@ fn sources_complete_each_other() {
 }
 
 #[test]
+fn who_cannot_add_anything_is_not_asked() {
+    let folder = Folder::new();
+    let daemon = Daemon::on_socket(&socket(&folder), answers(NAMED));
+    let bundle = "run/containerd/io.containerd.runtime.v2.task/k8s.io";
+    folder.write(
+        &format!("{bundle}/{ID}/config.json"),
+        r#"{"annotations":{"io.kubernetes.cri.image-name":"x:1",
+        "io.kubernetes.cri.container-name":"app","io.kubernetes.cri.sandbox-name":"web-0",
+        "io.kubernetes.cri.sandbox-namespace":"prod"}}"#,
+    );
+    let directory = start(&folder);
+    let containerd = container(Runtime::Containerd, ID);
+    let details = wait(|| directory.lookup(&containerd, Some(UID)));
+    assert_eq!(details.name.as_deref(), Some("app"));
+    assert!(daemon.asked().is_empty());
+}
+
+#[test]
 fn machines_are_called_by_their_ids() {
     let directory = start(&Folder::new());
     for runtime in [Runtime::Nspawn, Runtime::Lxc] {
@@ -184,14 +224,13 @@ fn churn_keeps_it_small_and_quick() {
     let folder = Folder::new();
     let _daemon = Daemon::on_socket(&socket(&folder), Behaviour::Hangs);
     let directory = start(&folder);
-    let mut longest = Duration::ZERO;
+    let mut pace = Pace::default();
     for number in 0..100_000 {
         let docker = container(Runtime::Docker, &format!("{number:064x}"));
-        let begun = Instant::now();
-        assert_eq!(directory.lookup(&docker, None), None);
-        longest = longest.max(begun.elapsed());
+        let known = pace.time(|| directory.lookup(&docker, None));
+        assert_eq!(known, None);
     }
-    assert!(longest < Duration::from_millis(50), "{longest:?}");
+    pace.check();
     assert!(lock(&directory.shared.cache).len() <= 4096);
 }
 
