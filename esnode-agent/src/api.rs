@@ -1,7 +1,8 @@
 //! What `/api/v1/processes` answers: the page as one table, for tools.
 //!
 //! The names are those of the families on the page, without `esnode_` and what the place in the
-//! table says already. A value that is not known is absent, here as there.
+//! table says already. A value that is not known is absent, here as there. Lists are always there:
+//! without their collector, they are empty.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,7 +22,8 @@ pub struct Snapshot {
     /// The processes that have series of their own.
     pub processes: Vec<Process>,
     /// Live processes beyond them.
-    pub processes_not_selected: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes_not_selected: Option<u64>,
 }
 
 /// The node as a whole.
@@ -29,11 +31,12 @@ pub struct Snapshot {
 #[serde(default)]
 pub struct Node {
     /// Its name.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub hostname: String,
-    /// Logical CPUs.
+    /// Logical CPUs that are online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<u64>,
-    /// Busy time of all CPUs, 0 to 100.
+    /// Busy time of all CPUs, 0 to 100, over the last interval of the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_usage_percent: Option<f64>,
     /// Load averages of 1, 5 and 15 minutes.
@@ -96,6 +99,7 @@ pub struct Gpu {
     /// UUID.
     pub uuid: String,
     /// Model.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Whether its last sample succeeded and is fresh.
     pub up: bool,
@@ -124,7 +128,8 @@ pub struct Gpu {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_sm_mhz: Option<f64>,
     /// What holds its clocks down now.
-    pub throttle_reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle_reasons: Option<Vec<String>>,
 }
 
 /// A process: who it is, and what it used.
@@ -143,7 +148,7 @@ pub struct Process {
     /// Name of the user, or else the number.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user: String,
-    /// Inference engine; empty is none known. So are the following.
+    /// Inference engine; empty if none is known, as the following.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub engine: String,
     /// What it does there: `server`, `worker` …

@@ -1,9 +1,11 @@
-//! The thread that owns the collectors. A scrape asks it for a page; scrapes that come while a
-//! pass runs are answered together by the next.
+//! The thread that owns the collectors. A scrape asks it for a page, a tool for a snapshot; all that
+//! come while a pass runs are answered together by the next.
 
 use crate::{
+    api::Snapshot,
     collectors::{CollectError, Collector, CollectorName, Health, Sample},
-    page::{self, AgentFacts, Facts, Names, ScrapeCounts},
+    page::{self, AgentFacts, Encode as _, Facts, Names, ScrapeCounts},
+    version,
 };
 use bytes::Bytes;
 use std::{
@@ -15,7 +17,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -26,9 +28,13 @@ use tracing::{error, info, warn};
 #[error("the sampler has stopped; restart the agent and report its log")]
 pub struct Stopped;
 
-type Waiter = oneshot::Sender<Bytes>;
+/// Who waits for the next pass.
+enum Waiter {
+    Page(oneshot::Sender<Bytes>),
+    Snapshot(oneshot::Sender<Snapshot>),
+}
 
-/// Asks the sampler thread for pages. Dropping the last one ends the thread.
+/// Asks the sampler thread for pages and snapshots. Dropping the last one ends the thread.
 #[derive(Clone)]
 pub struct Sampler {
     requests: mpsc::Sender<Waiter>,
@@ -74,8 +80,20 @@ impl Sampler {
     /// [`Stopped`] if the thread is gone.
     pub async fn page(&self) -> Result<Bytes, Stopped> {
         let (waiter, page) = oneshot::channel();
+        let waiter = Waiter::Page(waiter);
         self.requests.send(waiter).map_err(|_| Stopped)?;
         page.await.map_err(|_| Stopped)
+    }
+
+    /// The same facts for a tool, sampled after this call.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the thread is gone.
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        let (waiter, snapshot) = oneshot::channel();
+        let waiter = Waiter::Snapshot(waiter);
+        self.requests.send(waiter).map_err(|_| Stopped)?;
+        snapshot.await.map_err(|_| Stopped)
     }
 
     /// The counters of answered requests.
@@ -135,17 +153,29 @@ struct Run {
 impl Run {
     fn serve(&mut self, waiting: &mpsc::Receiver<Waiter>) {
         while let Ok(first) = waiting.recv() {
-            let waiters: Vec<_> = std::iter::once(first).chain(waiting.try_iter()).collect();
-            let Some(page) = self.pass() else { continue };
-            for waiter in waiters {
-                // A client that hung up has no use for it.
-                let _ = waiter.send(page.clone());
+            let (mut pages, mut snapshots) = (Vec::new(), Vec::new());
+            for waiter in std::iter::once(first).chain(waiting.try_iter()) {
+                match waiter {
+                    Waiter::Page(waiter) => pages.push(waiter),
+                    Waiter::Snapshot(waiter) => snapshots.push(waiter),
+                }
+            }
+            let (time, facts) = self.pass();
+            if !snapshots.is_empty() {
+                answer(snapshots, &snapshot(time, &facts));
+            }
+            if !pages.is_empty()
+                && let Some(page) = self.render(facts)
+            {
+                answer(pages, &page);
             }
         }
     }
 
-    fn pass(&mut self) -> Option<Bytes> {
+    /// Samples everything; gives when it began, too.
+    fn pass(&mut self) -> (SystemTime, Vec<Facts>) {
         self.passes += 1;
+        let time = SystemTime::now();
         let samples: Vec<_> = self.collectors.iter_mut().map(Collector::sample).collect();
         for sample in &samples {
             self.log_change(sample);
@@ -158,6 +188,10 @@ impl Run {
             .collect();
         facts.push(Box::new(health));
         facts.push(Box::new(agent));
+        (time, facts)
+    }
+
+    fn render(&mut self, facts: Vec<Facts>) -> Option<Bytes> {
         match page::render(facts, self.names, self.page_bytes) {
             Ok(page) => {
                 // Growing while it is written would take twice as much memory.
@@ -200,5 +234,26 @@ impl Run {
             warn!(%collector, error, "collector failed");
             self.failing.insert(collector, error);
         }
+    }
+}
+
+/// What the facts say, for tools.
+fn snapshot(time: SystemTime, facts: &[Facts]) -> Snapshot {
+    let time = time.duration_since(UNIX_EPOCH);
+    let mut snapshot = Snapshot {
+        version: version::VERSION.to_owned(),
+        time_seconds: time.map_or(0.0, |since| since.as_secs_f64()),
+        ..Snapshot::default()
+    };
+    for facts in facts {
+        facts.describe(&mut snapshot);
+    }
+    snapshot
+}
+
+fn answer<T: Clone>(waiters: Vec<oneshot::Sender<T>>, value: &T) {
+    for waiter in waiters {
+        // A client that hung up has no use for it.
+        let _ = waiter.send(value.clone());
     }
 }

@@ -3,6 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/metrics` | the page, OpenMetrics or text by `Accept` |
+//! | `/api/v1/processes` | the same facts as one table, JSON |
 //! | `/healthz` | `ok` |
 //! | `/` | where to find them |
 
@@ -21,7 +22,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, error::Error, future::Future, io, pin::pin, sync::Arc, time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -118,9 +121,10 @@ async fn answer(request: Request<Incoming>, sampler: &Sampler) -> Result<Answer,
             sampler.scrapes().count(answer.status().as_u16());
             answer
         }
+        "/api/v1/processes" if reads => processes(sampler).await,
         "/healthz" if reads => plain(StatusCode::OK, "ok\n"),
         "/" if reads => landing(),
-        "/healthz" | "/" => not_allowed(),
+        "/api/v1/processes" | "/healthz" | "/" => not_allowed(),
         _ => plain(StatusCode::NOT_FOUND, "not found: try /metrics\n"),
     })
 }
@@ -134,9 +138,7 @@ async fn metrics(request: &Request<Incoming>, sampler: &Sampler) -> Answer {
     let open_metrics = accepts.any(prefers_open_metrics);
     let page = match sampler.page().await {
         Ok(page) => page,
-        Err(error) => {
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
-        }
+        Err(error) => return failed(&error),
     };
     let mut answer = if open_metrics {
         with_type(StatusCode::OK, OPEN_METRICS, page)
@@ -153,12 +155,30 @@ async fn metrics(request: &Request<Incoming>, sampler: &Sampler) -> Answer {
     answer
 }
 
+/// Does not count as a scrape: those are for the page.
+async fn processes(sampler: &Sampler) -> Answer {
+    let snapshot = match sampler.snapshot().await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return failed(&error),
+    };
+    match serde_json::to_vec(&snapshot) {
+        Ok(json) => with_type(StatusCode::OK, "application/json", json),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn Error) -> Answer {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+}
+
 fn landing() -> Answer {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">\
          <title>esnode-core</title></head>\n<body>\n<h1>esnode-core</h1>\n\
          <p>Which process used what on this node. Version {}.</p>\n<ul>\n\
          <li><a href=\"/metrics\">/metrics</a>: the page for Prometheus</li>\n\
+         <li><a href=\"/api/v1/processes\">/api/v1/processes</a>: the same facts as one table of \
+         processes, in JSON</li>\n\
          <li><a href=\"/healthz\">/healthz</a>: whether the agent answers</li>\n\
          </ul>\n</body>\n</html>\n",
         version::line()

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod check;
 mod cli;
 mod conservation;
@@ -127,6 +128,7 @@ fn main() -> Result<ExitCode> {
         threads::cases(),
         disk::cases(),
         server::cases(),
+        api::cases(),
         page::cases(),
         node::cases(),
         fixtures::cases(),

@@ -13,6 +13,7 @@ mod usage;
 
 use super::{next_number, parse_file, ticker::Ticking};
 use crate::{
+    api::Snapshot,
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
@@ -187,6 +188,14 @@ impl CpuFacts {
     fn seconds(&self, ticks: u64) -> f64 {
         ticks as f64 / self.ticks_per_second as f64
     }
+
+    /// Mean over the cores of which it is known.
+    #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+    fn mean_usage_percent(&self) -> Option<f64> {
+        let cores = self.usage_percent.len();
+        let sum: f64 = self.usage_percent.iter().map(|(_, percent)| percent).sum();
+        (cores > 0).then(|| sum / cores as f64)
+    }
 }
 
 impl Encode for CpuFacts {
@@ -242,6 +251,11 @@ impl Encode for CpuFacts {
 
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
         self.encode_by_node_exporter(page)
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.node.cores = Some(self.cores.len() as u64);
+        snapshot.node.cpu_usage_percent = self.mean_usage_percent();
     }
 }
 

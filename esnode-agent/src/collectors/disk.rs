@@ -6,6 +6,7 @@ mod times;
 
 use super::{CollectError, filter::DeviceFilter, keep_first, next_number, parse_optional};
 use crate::{
+    api::{self, Snapshot},
     error::ParseError,
     page::{Encode, Page},
 };
@@ -263,6 +264,15 @@ impl Encode for DiskFacts {
 
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
         node_exporter::encode(&self.disks, page)
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        let disks = self.disks.iter().map(|disk| api::Disk {
+            device: disk.name.clone(),
+            read_bytes_total: disk.read.bytes(),
+            written_bytes_total: disk.written.bytes(),
+        });
+        snapshot.node.disks = disks.collect();
     }
 }
 

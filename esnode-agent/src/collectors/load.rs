@@ -2,6 +2,7 @@
 
 use super::parse_file;
 use crate::{
+    api::Snapshot,
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
@@ -79,6 +80,10 @@ impl Encode for LoadFacts {
             page.single_gauge(name, "Load average, from /proc/loadavg", Some(average))?;
         }
         Ok(())
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.node.cpu_load_avg = Some(self.averages);
     }
 }
 

@@ -5,6 +5,7 @@ mod paging;
 
 use super::{parse_file, parse_optional};
 use crate::{
+    api::Snapshot,
     error::{ParseError, ReadError},
     page::{Encode, Page},
 };
@@ -262,6 +263,14 @@ impl Encode for MemoryFacts {
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
         self.lines.encode_node_exporter(page)?;
         self.paging.encode_node_exporter(page)
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        let node = &mut snapshot.node;
+        node.memory_total_bytes = self.total;
+        node.memory_available_bytes = self.available;
+        node.swap_total_bytes = self.swap_total;
+        node.swap_used_bytes = self.swap_used();
     }
 }
 

@@ -14,6 +14,7 @@ mod softnet;
 
 use super::{CollectError, filter::DeviceFilter, keep_first, parse_optional};
 use crate::{
+    api::Snapshot,
     error::{ParseError, ReadError, read_file},
     page::{Encode, Names, Page},
 };
@@ -205,6 +206,10 @@ impl Encode for NetworkFacts {
         bonds::encode_node_exporter(&self.interfaces, page)?;
         let mut parts = self.parts().into_iter();
         parts.try_for_each(|part| part.encode_node_exporter(page))
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.node.interfaces = interfaces::describe(&self.interfaces);
     }
 }
 

@@ -8,6 +8,7 @@ mod os;
 
 use super::{next_number, parse_file, parse_optional};
 use crate::{
+    api::Snapshot,
     error::{ParseError, ReadError, read_file},
     page::{Encode, Page},
 };
@@ -235,6 +236,11 @@ impl Encode for NodeFacts {
             Some(clock) => clock.encode_node_exporter(page),
             None => Ok(()),
         }
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.node.hostname.clone_from(&self.hostname);
+        snapshot.node.uptime_seconds = self.uptime;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Families of what processes and groups took of the energy of processors.
 
-use super::Page;
+use super::{Page, joules};
 use crate::process::energy::EnergyShares;
 use std::fmt;
 
@@ -37,14 +37,6 @@ pub(super) fn encode(
             .iter()
             .map(|(reason, part)| ([("reason", *reason)], joules(*part))),
     )
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "microjoules of years are below 2^53"
-)]
-fn joules(microjoules: u64) -> f64 {
-    microjoules as f64 / 1e6
 }
 
 #[cfg(test)]

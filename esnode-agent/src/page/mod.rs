@@ -11,6 +11,7 @@ pub mod text;
 
 pub use agent::{AgentFacts, ScrapeCounts};
 
+use crate::api::Snapshot;
 use latency::Histogram;
 use prometheus_client::{
     collector::Collector,
@@ -193,6 +194,15 @@ impl Page<'_> {
     }
 }
 
+/// Joules of microjoules.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microjoules of years are below 2^53"
+)]
+pub(crate) fn joules(microjoules: u64) -> f64 {
+    microjoules as f64 / 1e6
+}
+
 /// Facts that know their families.
 pub trait Encode {
     /// Writes the families. No I/O.
@@ -209,6 +219,9 @@ pub trait Encode {
     fn encode_node_exporter(&self, _page: &mut Page<'_>) -> fmt::Result {
         Ok(())
     }
+
+    /// Fills in what the table for tools has of these facts. No I/O.
+    fn describe(&self, _snapshot: &mut Snapshot) {}
 }
 
 /// By which names facts are written.
@@ -231,6 +244,10 @@ impl Encode for Facts {
 
     fn encode_node_exporter(&self, page: &mut Page<'_>) -> fmt::Result {
         (**self).encode_node_exporter(page)
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        (**self).describe(snapshot);
     }
 }
 

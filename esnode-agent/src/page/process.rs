@@ -1,7 +1,10 @@
 //! Families of processes, groups, and how they were measured.
 
+mod describe;
+
 use super::{Encode, Page, energy, gpu, identity, latency};
 use crate::{
+    api::Snapshot,
     bpf::{MapStatus, ProgramStatus},
     ladder::{Rung, Signal},
     process::{
@@ -118,6 +121,11 @@ impl Encode for ProcessFacts {
             self.missed_returns,
         )
     }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.processes = describe::describe(self);
+        snapshot.processes_not_selected = Some(self.hidden as u64);
+    }
 }
 
 impl ProcessFacts {
@@ -156,12 +164,16 @@ impl ProcessFacts {
         !self.sources.iter().any(by_sockets)
     }
 
-    /// Start of a process in seconds since 1970; empty if the boot time is unknown.
-    #[expect(clippy::cast_precision_loss, reason = "microseconds are shown")]
+    /// Start of a process in seconds since 1970; `None` if the boot time is unknown.
+    fn start_time_seconds(&self, process: &Process) -> Option<f64> {
+        let boot = self.boot_time_seconds?;
+        Some(boot + seconds(process.key.start_nanoseconds))
+    }
+
+    /// The same as a label; empty if it is unknown.
     fn start_time(&self, process: &Process) -> String {
-        let since_boot = process.key.start_nanoseconds as f64 / 1e9;
-        self.boot_time_seconds
-            .map_or_else(String::new, |boot| format!("{:.6}", boot + since_boot))
+        let start = self.start_time_seconds(process);
+        start.map_or_else(String::new, |start| format!("{start:.6}"))
     }
 
     fn encode_lifetimes(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -254,15 +266,11 @@ fn encode_usage(
     fn plain<'a>(row: &Row<'a>) -> Labels<'a> {
         Labels(row.owner, None)
     }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "nanoseconds of a century are below 2^62"
-    )]
     page.counter(
         &format!("esnode_{prefix}_cpu_seconds"),
         &format!("User and system time of {whose} ended threads included, from the scheduler"),
         rows.iter()
-            .map(|row| (plain(row), row.usage.cpu_nanoseconds as f64 / 1e9)),
+            .map(|row| (plain(row), seconds(row.usage.cpu_nanoseconds))),
     )?;
     page.gauge(
         &format!("esnode_{prefix}_resident_memory_bytes"),
@@ -332,6 +340,14 @@ fn encode_usage(
     Ok(())
 }
 
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nanoseconds of a century are below 2^62"
+)]
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
 /// Whether a protocol was ever used, in either direction. Series for the others would be most
 /// of the page, and say nothing.
 fn is_used(traffic: &Traffic) -> bool {
@@ -381,14 +397,10 @@ fn encode_programs(page: &mut Page<'_>, programs: &[ProgramStatus]) -> fmt::Resu
         "Runs of a BPF program, while the kernel counts them (kernel.bpf_stats_enabled)",
         timed().map(|(labels, counters)| (labels, counters.runs)),
     )?;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "nanoseconds of a century are below 2^62"
-    )]
     page.counter(
         "esnode_bpf_program_run_seconds",
         "Time in a BPF program, while the kernel counts it (kernel.bpf_stats_enabled)",
-        timed().map(|(labels, counters)| (labels, counters.nanoseconds as f64 / 1e9)),
+        timed().map(|(labels, counters)| (labels, seconds(counters.nanoseconds))),
     )
 }
 

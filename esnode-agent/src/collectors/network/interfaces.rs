@@ -1,7 +1,7 @@
 //! Interfaces and what they moved, from `/proc/net/dev` (proc_pid_net(5)).
 
 use super::{bonds::Bond, class::Class};
-use crate::{collectors::next_number, error::ParseError, page::Page};
+use crate::{api, collectors::next_number, error::ParseError, page::Page};
 use std::fmt;
 
 /// What stands in the columns: eight of what was received, then eight of what was sent.
@@ -24,10 +24,14 @@ const COLUMNS: [&str; 16] = [
     "compressed packets sent",
 ];
 
+/// Columns of bytes.
+const RX_BYTES: usize = 0;
+const TX_BYTES: usize = 8;
+
 /// Families by the columns.
 const FAMILIES: [(usize, &str, &str); 8] = [
     (
-        0,
+        RX_BYTES,
         "esnode_network_rx_bytes",
         "Bytes that the interface received, from /proc/net/dev",
     ),
@@ -47,7 +51,7 @@ const FAMILIES: [(usize, &str, &str); 8] = [
         "Packets that were received and dropped or missed for want of room, from /proc/net/dev",
     ),
     (
-        8,
+        TX_BYTES,
         "esnode_network_tx_bytes",
         "Bytes that the interface sent, from /proc/net/dev",
     ),
@@ -133,6 +137,18 @@ pub(super) fn values<'a, V>(
 ) -> impl Iterator<Item = ([(&'static str, &'a str); 1], V)> {
     let samples = interfaces.iter();
     samples.filter_map(move |it| Some(([(label, it.name.as_str())], value(it)?)))
+}
+
+/// As the table for tools has them.
+pub(super) fn describe(interfaces: &[Interface]) -> Vec<api::Interface> {
+    let of = |it: &Interface| {
+        Some(api::Interface {
+            iface: it.name.clone(),
+            rx_bytes_total: it.count(RX_BYTES)?,
+            tx_bytes_total: it.count(TX_BYTES)?,
+        })
+    };
+    interfaces.iter().filter_map(of).collect()
 }
 
 pub(super) fn encode(interfaces: &[Interface], page: &mut Page<'_>) -> fmt::Result {

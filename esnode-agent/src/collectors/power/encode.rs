@@ -1,7 +1,10 @@
 //! Families of power and energy.
 
 use super::{Domain, PowerFacts, Taken, ZoneFacts};
-use crate::page::{Encode, Page};
+use crate::{
+    api::Snapshot,
+    page::{Encode, Page, joules},
+};
 use std::{collections::HashMap, fmt};
 
 /// Names, without what they count, and what they are of.
@@ -17,14 +20,6 @@ const DOMAINS: [(Domain, &str, &str); 2] = [
         "the memory at the processor package",
     ),
 ];
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "microjoules of years are below 2^53"
-)]
-fn joules(microjoules: u64) -> f64 {
-    microjoules as f64 / 1e6
-}
 
 impl Encode for PowerFacts {
     fn encode(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -79,6 +74,10 @@ impl Encode for PowerFacts {
             )?;
         }
         Ok(())
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.node.power_watts = self.watts.as_ref().map(|power| power.value);
     }
 }
 

@@ -1,19 +1,24 @@
 //! Families of GPUs.
 
 mod counters;
+mod describe;
 #[cfg(test)]
 pub(super) mod fixtures;
 mod part;
 mod process;
 mod readings;
 
+pub(super) use describe::describe_process;
 pub(super) use part::{Part, Value, parts};
 pub(super) use process::{encode_groups, encode_processes};
 
 use super::{Encode, Page, dcgm};
-use crate::gpu::{
-    collector::GpuSample,
-    facts::{DeviceFacts, GpuFacts},
+use crate::{
+    api::Snapshot,
+    gpu::{
+        collector::GpuSample,
+        facts::{DeviceFacts, GpuFacts},
+    },
 };
 use part::Labels;
 use std::fmt;
@@ -27,6 +32,10 @@ impl Encode for GpuSample {
         let hostname = self.dcgm_hostname.as_deref();
         hostname.map_or(Ok(()), |hostname| dcgm::encode(&self.facts, hostname, page))
     }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        self.facts.describe(snapshot);
+    }
 }
 
 impl Encode for GpuFacts {
@@ -36,6 +45,10 @@ impl Encode for GpuFacts {
         let parts: Vec<_> = parts(&self.devices).collect();
         readings::encode(page, &parts, &self.devices)?;
         counters::encode(page, &parts, &self.devices)
+    }
+
+    fn describe(&self, snapshot: &mut Snapshot) {
+        snapshot.gpus = self.devices.iter().map(describe::describe).collect();
     }
 }
 
