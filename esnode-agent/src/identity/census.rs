@@ -5,7 +5,7 @@
 
 use super::{
     Identity,
-    container::{Cgroup, Details, Directory},
+    container::{Cgroup, Complaint, Details, Directory},
     engine::{Engines, Family, Own, Worker},
     files::Files,
 };
@@ -25,6 +25,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tracing::info;
 
 /// A command line is read again after so long.
 const AGE: Duration = Duration::from_mins(1);
@@ -119,6 +120,10 @@ impl Census {
         self.cgroups.retain(|number, _| numbers.contains(number));
         self.by_pid = self.people.keys().map(|key| (key.pid, *key)).collect();
         self.resolve(processes);
+        let complaint = self.directory.as_ref().and_then(Directory::complaint);
+        if let Some(Complaint { source, reason }) = complaint {
+            info!("no names of containers from {source}: {reason}");
+        }
     }
 
     /// Who that is; of the unknown, nothing.

@@ -37,10 +37,12 @@ impl Identity {
         self.cgroup.as_deref()?.container.as_ref()
     }
 
-    /// What the container is called.
+    /// What the container is called: in a pod as Kubernetes does, else as its runtime does.
     #[must_use]
     pub fn container_name(&self) -> Option<&str> {
-        self.details.as_deref()?.name.as_deref()
+        let details = self.details.as_deref()?;
+        let in_pod = details.kubernetes_container.as_deref();
+        in_pod.or(details.name.as_deref())
     }
 
     /// The image that the container was made from; empty is unknown.

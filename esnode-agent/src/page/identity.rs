@@ -58,7 +58,11 @@ pub(super) fn encode_groups(
         "Whom the processes of a group work for and where they run, with --group-by engine or \
          container; empty labels are unknown; always 1",
         members.iter().map(|(group, identity)| {
-            let [engine, _, model] = identity.work();
+            // Of a container, processes may work for several.
+            let [engine, _, model] = match identity.container() {
+                Some(_) => [""; 3],
+                None => identity.work(),
+            };
             let [container_id, container, pod, namespace] = identity.place();
             let labels = [
                 ("group", &**group),

@@ -344,18 +344,26 @@ impl ProcessCollector {
         })
     }
 
-    /// Who is in the groups: one member of each that has live ones.
+    /// Who is in the groups that have live members: what these have in common.
     fn members(&mut self, processes: &[Process]) -> BTreeMap<Arc<str>, Identity> {
         let mut members = BTreeMap::new();
-        if matches!(
-            self.groups.membership.by(),
-            GroupBy::Container | GroupBy::Engine
-        ) {
-            for process in processes {
-                let label = self.groups.label(process.group);
-                if &*label != OTHER && &*label != HOST && !members.contains_key(&label) {
-                    members.insert(label, self.census.described(process.key));
-                }
+        let by = self.groups.membership.by();
+        for process in processes {
+            let identity = match by {
+                GroupBy::Container => self.census.described(process.key),
+                // They may be in several containers.
+                GroupBy::Engine => Identity {
+                    worker: self.census.of(process.key).worker,
+                    ..Identity::default()
+                },
+                GroupBy::Command | GroupBy::Rules => break,
+            };
+            if identity.container().is_none() && identity.worker.is_none() {
+                continue;
+            }
+            let label = self.groups.label(process.group);
+            if &*label != OTHER && &*label != HOST {
+                members.entry(label).or_insert(identity);
             }
         }
         members

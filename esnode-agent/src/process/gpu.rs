@@ -65,7 +65,8 @@ impl GpuShares {
             .map(|(place, process)| (rounded(process.key, units), place))
             .collect();
         let mut shares = Self::default();
-        let mut sums: BTreeMap<(Arc<str>, u32, &str), (Arc<Identity>, GroupGpu)> = BTreeMap::new();
+        // By label and GPU.
+        let mut sums = BTreeMap::<(Arc<str>, u32, &str), _>::new();
         for device in &facts.devices {
             let identity = &device.identity;
             // Without a list of processes, nobody knows that there are none.

@@ -49,7 +49,7 @@ fn one(facts: &ProcessFacts, place: usize, process: &Process) -> api::Process {
         image: identity.image().to_owned(),
         pod,
         namespace,
-        group: group.map(|group| group.to_string()).unwrap_or_default(),
+        group: group.map(ToString::to_string).unwrap_or_default(),
         threads: process.threads,
         cpu_seconds_total: super::seconds(usage.cpu_nanoseconds),
         resident_memory_bytes: process.resident_bytes,
