@@ -2,10 +2,12 @@
 
 mod devices;
 mod identity;
+mod top;
 mod values;
 
 pub use devices::{DeviceFlags, GpuFlags};
 pub use identity::IdentityFlags;
+pub use top::{AgentUrl, TopOptions};
 
 use crate::{
     bpf::{self, GroupsBy, layout::Hierarchy},
@@ -49,6 +51,10 @@ pub enum Command {
     /// Exit code 0: everything is read from its best source. 3: something is not known, or
     /// known less well than it could be.
     Check(CheckOptions),
+    /// Show which worker uses what, now, in the terminal
+    ///
+    /// Press ? for the keys. Rates are those between two samples; what is not known is shown as -.
+    Top(TopOptions),
 }
 
 /// Flags of `check`.

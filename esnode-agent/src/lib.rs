@@ -20,4 +20,5 @@ pub mod privileges;
 pub mod process;
 pub mod sampler;
 pub mod server;
+pub mod top;
 pub mod version;

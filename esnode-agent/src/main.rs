@@ -14,7 +14,7 @@ use esnode_agent::{
     cli::{AgentOptions, Cli, Command, LogFormat, LogLevel, LogOptions},
     privileges::{self, Needs},
     sampler::Sampler,
-    server, version,
+    server, top, version,
 };
 use std::{
     io::{IsTerminal, stderr},
@@ -40,6 +40,8 @@ fn main() -> ExitCode {
             start_log(&options.log);
             check::run(&options)
         }
+        // It has the terminal, which a log would draw over: it says itself what went wrong.
+        Some(Command::Top(options)) => return top::run(&options),
     };
     done.unwrap_or_else(|error| {
         // One line with all causes.

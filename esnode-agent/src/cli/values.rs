@@ -28,7 +28,7 @@ pub(super) fn expression(text: &str) -> Result<Regex, String> {
 }
 
 /// A duration as people write it: `500ms`, `1s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len()
         - text
             .trim_start_matches(|char: char| char.is_ascii_digit())

@@ -1,0 +1,332 @@
+//! Text that is fit for a terminal: names without control characters, and numbers in few columns.
+
+use crate::api::{Gpu, Node, Process, Snapshot};
+use std::collections::BTreeMap;
+
+/// Characters of a name that are kept: nobody reads more, and a name must not cost a screen.
+const NAME_CHARS: usize = 512;
+
+/// What stands for a value that is not known.
+pub(super) const UNKNOWN: &str = "-";
+
+/// Which characters a terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// All of Unicode.
+    Unicode,
+    /// ASCII alone.
+    Ascii,
+}
+
+impl Charset {
+    /// What the locale's variables ask for, the first that is set deciding (setlocale(3)).
+    pub(super) fn of_locale(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .filter_map(variable)
+            .find(|value| !value.is_empty())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        if locale.contains("utf-8") || locale.contains("utf8") {
+            Self::Unicode
+        } else {
+            Self::Ascii
+        }
+    }
+}
+
+/// A name that moves no cursor, colours nothing and reorders nothing: each character that might
+/// is a `?`.
+pub(super) fn clean(name: &str, charset: Charset) -> String {
+    let shown = |char: char| {
+        let harmless = !char.is_control() && !reorders(char);
+        if harmless && (charset == Charset::Unicode || char.is_ascii()) {
+            char
+        } else {
+            '?'
+        }
+    };
+    name.chars().take(NAME_CHARS).map(shown).collect()
+}
+
+/// Marks of direction, separators of lines and the mark of byte order, which are no controls by
+/// category but change how a line is laid out.
+fn reorders(char: char) -> bool {
+    matches!(
+        char,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    )
+}
+
+/// Cleans every name of a snapshot.
+pub(super) fn clean_snapshot(snapshot: &mut Snapshot, charset: Charset) {
+    let wash = |names: &mut [&mut String]| {
+        for name in names {
+            **name = clean(name, charset);
+        }
+    };
+    let Node {
+        hostname,
+        disks,
+        interfaces,
+        ..
+    } = &mut snapshot.node;
+    wash(&mut [&mut snapshot.version, hostname]);
+    for disk in disks {
+        wash(&mut [&mut disk.device]);
+    }
+    for interface in interfaces {
+        wash(&mut [&mut interface.iface]);
+    }
+    for Gpu {
+        uuid,
+        name,
+        throttle_reasons,
+        ..
+    } in &mut snapshot.gpus
+    {
+        wash(&mut [uuid, name]);
+        for reason in throttle_reasons {
+            wash(&mut [reason]);
+        }
+    }
+    for process in &mut snapshot.processes {
+        clean_process(process, charset);
+    }
+}
+
+fn clean_process(process: &mut Process, charset: Charset) {
+    for name in [
+        &mut process.comm,
+        &mut process.user,
+        &mut process.engine,
+        &mut process.role,
+        &mut process.rank,
+        &mut process.model,
+        &mut process.group,
+        &mut process.container_id,
+        &mut process.container,
+        &mut process.image,
+        &mut process.pod,
+        &mut process.namespace,
+    ] {
+        *name = clean(name, charset);
+    }
+    for gpu in &mut process.gpus {
+        gpu.uuid = clean(&gpu.uuid, charset);
+    }
+    if let Some(network) = process.network.take() {
+        let named = network
+            .into_iter()
+            .map(|(protocol, traffic)| (clean(&protocol, charset), traffic));
+        process.network = Some(named.collect::<BTreeMap<_, _>>());
+    }
+}
+
+/// A value, or the mark of one that is not known.
+pub(super) fn known<T>(value: Option<T>, write: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), write)
+}
+
+/// Bytes in at most 5 columns, by powers of 1024: `0`, `512`, `1.5K`, `72.3G`.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "three digits are shown, of 52 bits that are exact"
+)]
+pub(super) fn bytes(bytes: u64) -> String {
+    scaled(bytes as f64, 1024.0)
+}
+
+/// Bytes per second, as [`bytes`].
+pub(super) fn rate(bytes_per_second: f64) -> String {
+    scaled(bytes_per_second, 1024.0)
+}
+
+/// A number with a prefix of its magnitude, in at most 5 columns up to 10^18.
+fn scaled(value: f64, step: f64) -> String {
+    let mut value = value;
+    for prefix in ["", "K", "M", "G", "T", "P"] {
+        if value < 999.5 || prefix == "P" {
+            return if prefix.is_empty() || value >= 99.95 {
+                format!("{value:.0}{prefix}")
+            } else {
+                format!("{value:.1}{prefix}")
+            };
+        }
+        value /= step;
+    }
+    UNKNOWN.to_owned()
+}
+
+/// Percent of one CPU or GPU in at most 5 columns: `0.3`, `99.9`, `1280`.
+pub(super) fn percent(percent: f64) -> String {
+    if percent < 99.95 {
+        format!("{percent:.1}")
+    } else {
+        format!("{percent:.0}")
+    }
+}
+
+/// Percent without decimals.
+pub(super) fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}
+
+/// Watts in at most 4 columns: `0.3`, `71`, `698`, `5.6K`.
+pub(super) fn watts(watts: f64) -> String {
+    if watts < 9.95 {
+        format!("{watts:.1}")
+    } else if watts < 999.5 {
+        format!("{watts:.0}")
+    } else if watts < 99_950.0 {
+        format!("{:.1}K", watts / 1000.0)
+    } else {
+        format!("{:.0}K", watts / 1000.0)
+    }
+}
+
+/// A duration by its two largest units: `3d04h`, `5h12m`, `2m07s`, `9s`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast from float saturates, and nothing is negative here"
+)]
+pub(super) fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days}d{:02}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m{:02}s", seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+/// The time of day in UTC, of seconds since 1970.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast from float saturates, and nothing is negative here"
+)]
+pub(super) fn time_of_day(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64 % 86_400;
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}
+
+/// Indices in few columns, runs as ranges: `0-7`, `0,2,4-5`.
+pub(super) fn ranges(indices: impl IntoIterator<Item = u32>) -> String {
+    let mut indices: Vec<_> = indices.into_iter().collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for index in indices {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(index) => *last = index,
+            _ => runs.push((index, index)),
+        }
+    }
+    let written = runs.iter().map(|&(first, last)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first},{last}"),
+        _ => format!("{first}-{last}"),
+    });
+    written.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_command_no_terminal() {
+        let evil = "a\u{1b}[31mb\rc\u{9b}2Jd\u{202e}e\u{7f}\n\u{200b}";
+        let clean_name = "a?[31mb?c?2Jd?e???";
+        assert_eq!(clean(evil, Charset::Unicode), clean_name);
+        assert_eq!(
+            clean("Qwen-\u{4e2d}\u{6587}", Charset::Unicode),
+            "Qwen-中文"
+        );
+        assert_eq!(clean("Qwen-\u{4e2d}\u{6587}", Charset::Ascii), "Qwen-??");
+        assert_eq!(clean(&"x".repeat(9999), Charset::Ascii).len(), NAME_CHARS);
+    }
+
+    #[test]
+    fn every_name_of_a_snapshot_is_cleaned() {
+        let json = r#"{"version":"\u001b","node":{"hostname":"\u001b","disks":[{"device":"\u001b"}],
+            "interfaces":[{"iface":"\u001b"}]},"gpus":[{"uuid":"\u001b","name":"\u001b",
+            "throttle_reasons":["\u001b"]}],"processes":[{"comm":"\u001b","user":"\u001b",
+            "engine":"\u001b","role":"\u001b","rank":"\u001b","model":"\u001b","group":"\u001b",
+            "container_id":"\u001b","container":"\u001b","image":"\u001b","pod":"\u001b",
+            "namespace":"\u001b","network":{"\u001b":{}},"gpus":[{"uuid":"\u001b"}]}]}"#;
+        let mut snapshot: Snapshot = serde_json::from_str(json).expect("valid");
+        clean_snapshot(&mut snapshot, Charset::Unicode);
+        let written = serde_json::to_string(&snapshot).expect("serializable");
+        assert!(!written.contains("u001b"), "{written}");
+        assert_eq!(written.matches('?').count(), json.matches("u001b").count());
+    }
+
+    #[test]
+    fn bytes_fit_five_columns() {
+        for (value, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.0K"),
+            (1536, "1.5K"),
+            (80 << 30, "80.0G"),
+            (141 << 30, "141G"),
+            (1000 << 30, "1.0T"),
+            (u64::MAX, "16384P"),
+        ] {
+            assert_eq!(bytes(value), text);
+        }
+    }
+
+    #[test]
+    fn numbers_lose_decimals_as_they_grow() {
+        assert_eq!(
+            [0.0, 99.94, 99.96, 12800.0].map(percent),
+            ["0.0", "99.9", "100", "12800"]
+        );
+        assert_eq!(
+            [0.31, 71.4, 999.6, 123_456.0].map(watts),
+            ["0.3", "71", "1.0K", "123K"]
+        );
+        assert_eq!(
+            [9.0, 127.0, 18_720.0, 273_600.0].map(duration),
+            ["9s", "2m07s", "5h12m", "3d04h"]
+        );
+        assert_eq!(time_of_day(1_700_000_000.9), "22:13:20");
+    }
+
+    #[test]
+    fn indices_are_ranges() {
+        assert_eq!(ranges([7, 0, 1, 2, 3, 4, 5, 6]), "0-7");
+        assert_eq!(ranges([0, 2, 4, 5, 2]), "0,2,4,5");
+        assert_eq!(ranges([]), "");
+    }
+
+    #[test]
+    fn the_locale_says_what_can_be_drawn() {
+        let of = |pairs: &[(&str, &str)]| {
+            Charset::of_locale(|name| {
+                let pair = pairs.iter().find(|(key, _)| *key == name);
+                pair.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(of(&[("LANG", "en_US.UTF-8")]), Charset::Unicode);
+        assert_eq!(
+            of(&[("LANG", "de_DE.utf8"), ("LC_ALL", "C")]),
+            Charset::Ascii
+        );
+        assert_eq!(of(&[("LANG", "C.UTF-8"), ("LC_ALL", "")]), Charset::Unicode);
+        assert_eq!(of(&[]), Charset::Ascii);
+    }
+}
