@@ -15,6 +15,7 @@ pub mod gpu;
 pub mod http;
 pub mod log;
 pub mod page;
+pub mod pty;
 pub mod skip;
 pub mod tally;
 pub mod vm;

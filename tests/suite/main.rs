@@ -29,6 +29,7 @@ mod rungs;
 mod server;
 mod short_lived;
 mod threads;
+mod top;
 mod without_bpf;
 
 use std::env;
@@ -137,6 +138,7 @@ fn main() -> Result<ExitCode> {
         parity::cases(),
         readers::cases(),
         cli::cases(),
+        top::cases(),
         fallback::cases(),
         without_bpf::cases(),
         ladder::cases(),

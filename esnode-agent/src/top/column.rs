@@ -103,18 +103,18 @@ impl Column {
             Self::Pid | Self::Engine => 7,
             Self::User => 8,
             Self::Role => 10,
-            Self::Model | Self::Container | Self::Command | Self::What => 15,
+            Self::What => 12,
+            Self::Model | Self::Container | Self::Command => 15,
         }
     }
 
-    /// The most columns of the screen that it can use.
-    pub(super) fn most(self) -> u16 {
+    /// The most columns of the screen that it gets before the last one gets all.
+    fn most(self) -> u16 {
         match self {
-            Self::Model | Self::Container => 40,
-            Self::Command | Self::What => u16::MAX,
-            Self::User | Self::Engine => 12,
-            Self::Role => 16,
-            Self::Gpu => 8,
+            Self::Model | Self::Container => 48,
+            Self::Command | Self::What => 64,
+            Self::User | Self::Role | Self::Engine => 16,
+            Self::Gpu => 10,
             _ => self.width(),
         }
     }
@@ -183,7 +183,12 @@ impl Column {
                 name => name,
             },
             Self::Container => &process.pod,
-            Self::What if !process.model.is_empty() => &process.model,
+            // Of a path or a repository, what tells it from others.
+            Self::What if !process.model.is_empty() => process
+                .model
+                .rsplit('/')
+                .find(|part| !part.is_empty())
+                .unwrap_or(&process.model),
             _ => &process.comm,
         }
     }
@@ -291,8 +296,9 @@ const REDUCTIONS: [(&[Column], Option<Column>); 12] = [
     (&[Column::Watts], None),
 ];
 
-/// The columns that fit a width, each with its share of it; `mark` columns stand before the first.
-pub(super) fn layout(width: u16, gpus: bool) -> Vec<(Column, u16)> {
+/// The columns that fit a width, each with its share of it. `widest` tells how many columns of
+/// the screen the widest text in one has.
+pub(super) fn layout(width: u16, gpus: bool, widest: impl Fn(Column) -> u16) -> Vec<(Column, u16)> {
     let mut columns: Vec<_> = ALL
         .into_iter()
         .filter(|column| gpus || !column.needs_gpus())
@@ -322,11 +328,15 @@ pub(super) fn layout(width: u16, gpus: bool) -> Vec<(Column, u16)> {
         .iter()
         .map(|column| (*column, column.width()))
         .collect();
+    let wanted: Vec<_> = columns
+        .iter()
+        .map(|column| widest(*column).min(column.most()))
+        .collect();
     // One column of the screen after the other, so that all grow alike.
-    while spare > 0 {
+    loop {
         let before = spare;
-        for (column, share) in &mut shares {
-            if *share < column.most() && spare > 0 {
+        for ((_, share), wanted) in shares.iter_mut().zip(&wanted) {
+            if *share < *wanted && spare > 0 {
                 *share += 1;
                 spare -= 1;
             }
@@ -334,6 +344,9 @@ pub(super) fn layout(width: u16, gpus: bool) -> Vec<(Column, u16)> {
         if spare == before {
             break;
         }
+    }
+    if let Some((_, share)) = shares.last_mut() {
+        *share += spare;
     }
     shares
 }
@@ -350,7 +363,7 @@ mod tests {
     use crate::api::Process;
 
     fn columns(width: u16) -> Vec<Column> {
-        let shares = layout(width, true);
+        let shares = layout(width, true, |_| 100);
         let used: u16 = shares.iter().map(|(_, share)| share + 1).sum();
         assert!(used <= width + 1, "{used} of {width}");
         shares.into_iter().map(|(column, _)| column).collect()
@@ -381,24 +394,29 @@ mod tests {
     #[test]
     fn a_node_without_gpus_has_no_columns_of_them() {
         assert!(
-            layout(199, false)
+            layout(199, false, |_| 100)
                 .iter()
                 .all(|(column, _)| !column.needs_gpus())
         );
     }
 
     #[test]
-    fn names_get_what_is_left() {
-        let widest = layout(300, true);
+    fn names_get_what_they_need_and_the_last_gets_the_rest() {
+        let columns = layout(300, true, |column| match column {
+            Column::Model => 33,
+            Column::Rss => 99,
+            _ => 5,
+        });
         let share = |column| {
-            widest
-                .iter()
+            let mut columns = columns.iter();
+            columns
                 .find(|(other, _)| *other == column)
                 .map(|(_, share)| *share)
         };
         assert_eq!(share(Column::Rss), Some(5));
-        assert_eq!(share(Column::Model), Some(40));
-        assert!(share(Column::Command) > Some(40));
+        assert_eq!(share(Column::Model), Some(33));
+        assert_eq!(share(Column::Container), Some(15));
+        assert!(share(Column::Command) > Some(100));
     }
 
     #[test]

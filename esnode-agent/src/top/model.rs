@@ -9,6 +9,7 @@ use super::{
     text::{Charset, clean, clean_snapshot},
 };
 use crate::api::Snapshot;
+use ratatui::text::Span;
 use std::time::{Duration, Instant};
 
 /// What covers the table.
@@ -260,7 +261,14 @@ impl Model {
         let mut workers = self.frame.workers.iter();
         let gpus =
             !snapshot.gpus.is_empty() || workers.any(|worker| !worker.process.gpus.is_empty());
-        column::layout(self.width.saturating_sub(1), gpus)
+        column::layout(self.width.saturating_sub(1), gpus, |column| {
+            if !column.is_text() {
+                return column.width();
+            }
+            let cells = self.frame.workers.iter().map(|worker| column.cell(worker));
+            let widths = cells.map(|cell| Span::raw(cell).width());
+            u16::try_from(widths.max().unwrap_or(0)).unwrap_or(u16::MAX)
+        })
     }
 
     /// Sets how much of the table is seen, and scrolls so that the selection is.

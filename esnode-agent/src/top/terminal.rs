@@ -11,10 +11,14 @@ use super::{
 use crate::api::Snapshot;
 use ratatui::{
     DefaultTerminal,
-    crossterm::event::{self, Event, KeyEvent},
+    crossterm::{
+        event::{self, Event, KeyEvent},
+        execute,
+        terminal::{BeginSynchronizedUpdate, EndSynchronizedUpdate},
+    },
 };
 use std::{
-    io,
+    io::{self, stdout},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -81,12 +85,7 @@ fn show(
     messages: &Receiver<Message>,
 ) -> Result<(), TopError> {
     loop {
-        terminal
-            .draw(|frame| {
-                let area = frame.area();
-                view::draw(model, theme, Instant::now(), area, frame.buffer_mut());
-            })
-            .map_err(TopError::Terminal)?;
+        redraw(terminal, model, theme).map_err(TopError::Terminal)?;
         let Some(message) = next(messages, model.frozen || model.lost.is_some()) else {
             continue;
         };
@@ -97,6 +96,16 @@ fn show(
             }
         }
     }
+}
+
+/// Draws what has changed; a terminal that can do so shows it at once, not piece by piece.
+fn redraw(terminal: &mut DefaultTerminal, model: &mut Model, theme: Theme) -> io::Result<()> {
+    execute!(stdout(), BeginSynchronizedUpdate)?;
+    terminal.draw(|frame| {
+        let area = frame.area();
+        view::draw(model, theme, Instant::now(), area, frame.buffer_mut());
+    })?;
+    execute!(stdout(), EndSynchronizedUpdate)
 }
 
 /// The next message; nothing where an age that is shown has grown.

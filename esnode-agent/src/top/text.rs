@@ -134,18 +134,18 @@ pub(super) fn known<T>(value: Option<T>, write: impl FnOnce(T) -> String) -> Str
     reason = "three digits are shown, of 52 bits that are exact"
 )]
 pub(super) fn bytes(bytes: u64) -> String {
-    scaled(bytes as f64, 1024.0)
+    scaled(bytes as f64, 1024.0, "K")
 }
 
 /// Bytes per second, as [`bytes`].
 pub(super) fn rate(bytes_per_second: f64) -> String {
-    scaled(bytes_per_second, 1024.0)
+    scaled(bytes_per_second, 1024.0, "K")
 }
 
 /// A number with a prefix of its magnitude, in at most 5 columns up to 10^18.
-fn scaled(value: f64, step: f64) -> String {
+fn scaled(value: f64, step: f64, thousand: &str) -> String {
     let mut value = value;
-    for prefix in ["", "K", "M", "G", "T", "P"] {
+    for prefix in ["", thousand, "M", "G", "T", "P"] {
         if value < 999.5 || prefix == "P" {
             return if prefix.is_empty() || value >= 99.95 {
                 format!("{value:.0}{prefix}")
@@ -172,16 +172,21 @@ pub(super) fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
 
-/// Watts in at most 4 columns: `0.3`, `71`, `698`, `5.6K`.
+/// Joules with a prefix of their magnitude: `512`, `1.5k`, `72.3M`.
+pub(super) fn joules(joules: f64) -> String {
+    scaled(joules, 1000.0, "k")
+}
+
+/// Watts in at most 4 columns: `0.3`, `71`, `698`, `5.6k`.
 pub(super) fn watts(watts: f64) -> String {
     if watts < 9.95 {
         format!("{watts:.1}")
     } else if watts < 999.5 {
         format!("{watts:.0}")
     } else if watts < 99_950.0 {
-        format!("{:.1}K", watts / 1000.0)
+        format!("{:.1}k", watts / 1000.0)
     } else {
-        format!("{:.0}K", watts / 1000.0)
+        format!("{:.0}k", watts / 1000.0)
     }
 }
 
@@ -297,7 +302,7 @@ mod tests {
         );
         assert_eq!(
             [0.31, 71.4, 999.6, 123_456.0].map(watts),
-            ["0.3", "71", "1.0K", "123K"]
+            ["0.3", "71", "1.0k", "123k"]
         );
         assert_eq!(
             [9.0, 127.0, 18_720.0, 273_600.0].map(duration),

@@ -11,7 +11,7 @@ use crate::{
         frame::{Key, Usage, Worker},
         history::SAMPLES,
         model::Model,
-        text::{bytes, duration, known, percent, rate, watts, whole},
+        text::{bytes, duration, joules, known, percent, rate, watts, whole},
     },
 };
 use ratatui::{buffer::Buffer, layout::Rect};
@@ -214,7 +214,7 @@ fn gpus(process: &Process) -> impl Iterator<Item = Facts> {
             ),
             (
                 "energy",
-                known(gpu.energy_joules_total, |joules| watts(joules) + "J"),
+                known(gpu.energy_joules_total, |value| joules(value) + "J"),
             ),
         ])
     })

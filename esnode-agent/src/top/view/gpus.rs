@@ -165,7 +165,7 @@ fn summary(gpus: &[Gpu], line: &mut Line<'_>) {
     #[expect(clippy::cast_precision_loss, reason = "a number of GPUs")]
     let mean = (!used.is_empty()).then(|| used.iter().sum::<f64>() / used.len() as f64);
     line.put(&format!("{} GPUs ", gpus.len()), STRONG);
-    line.bar(mean.map(|mean| mean / 100.0), 8);
+    line.bar(mean.map(|mean| mean / 100.0), 6);
     line.cell(&known(mean, |mean| whole(mean) + "%"), 5, true, PLAIN)
         .skip(2);
     let memory = gpus
@@ -184,7 +184,7 @@ fn summary(gpus: &[Gpu], line: &mut Line<'_>) {
         .iter()
         .filter_map(|gpu| gpu.temperature_celsius)
         .reduce(f64::max);
-    line.fact("HOTTEST", &known(hottest, |celsius| whole(celsius) + "C"));
+    line.fact("MAX", &known(hottest, |celsius| whole(celsius) + "C"));
     let mut counts = BTreeMap::new();
     for mark in gpus.iter().flat_map(marks) {
         *counts.entry(mark).or_insert(0_u32) += 1;

@@ -57,10 +57,20 @@ impl<'a> Line<'a> {
         let end = self.x.saturating_add(cells).min(self.end);
         let room = end - self.x;
         if room > 0 {
-            let free = room.saturating_sub(width(text));
-            let start = if right { self.x + free } else { self.x };
-            let limit = usize::from(end - start);
+            let wide = width(text);
+            let start = if right {
+                self.x + room.saturating_sub(wide)
+            } else {
+                self.x
+            };
+            let cut = u16::from(wide > room);
+            let limit = usize::from(end - start - cut);
             self.buffer.set_stringn(start, self.y, text, limit, style);
+            // A number that lost digits would be another number.
+            if cut > 0 {
+                self.buffer
+                    .set_string(end - 1, self.y, self.theme.cut(), style);
+            }
         }
         self.x = end;
         self

@@ -101,6 +101,14 @@ impl Theme {
         }
     }
 
+    /// What stands for the end of a text that is cut.
+    pub(super) fn cut(self) -> &'static str {
+        match self.charset {
+            Charset::Unicode => "…",
+            Charset::Ascii => "+",
+        }
+    }
+
     /// What stands before a child in a tree.
     pub(super) fn branch(self) -> &'static str {
         match self.charset {
