@@ -32,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("top::ascii", ascii),
         Case::new("top::leaves_the_terminal_as_it_was", leave),
         Case::new("top::agent_goes_and_comes_back", reconnect),
+        Case::new("top::there_is_no_agent_from_the_start", no_agent),
         Case::new("top::names_do_not_command_the_terminal", control_characters),
     ];
     cases.extend(pipes::cases());
@@ -117,7 +118,7 @@ fn small() -> Result<()> {
     ensure_words(
         &screen,
         "  108 vllm",
-        "108 vllm 7 77 58.0G 307 10.0 5.0G 1.0M 2.0K Llama-3.3-70B-In",
+        "108 vllm 7 77 58.0G 307 10.0 5.0G 1.0M 2.0K TP7 Llama-3.3-70",
     )?;
     ensure_eq!(
         pids(&screen),
@@ -139,7 +140,7 @@ fn small() -> Result<()> {
 fn large() -> Result<()> {
     let agent = FakeAgent::start(node)?;
     let pty = Pty::start(top(&agent.url(), &["--sort", "cpu-percent"])?, 200, 50)?;
-    let screen = pty.wait_for("80.0")?;
+    let screen = pty.wait_for(" 80.0 ")?;
     ensure_words(
         &screen,
         "  101 serving",
@@ -243,7 +244,7 @@ fn tree() -> Result<()> {
     pty.send("t")?;
     let screen = wait_for_pids(&pty, &[100, 108, 107])?;
     let worker = screen.line("  108 vllm").context("no worker")?;
-    ensure!(worker.contains("└ Llama"), "no branch in {worker:?}");
+    ensure!(worker.contains("└ TP7 Llama"), "no branch in {worker:?}");
     ensure!(
         screen
             .line("processes")
@@ -303,7 +304,7 @@ fn help() -> Result<()> {
     let screen = pty.wait_for("reverse the order")?;
     ensure!(
         screen
-            .line("sort by")
+            .line("sort by  ")
             .is_some_and(|line| line.contains("C CPU%")),
         "no letters"
     );
@@ -434,6 +435,19 @@ fn reconnect() -> Result<()> {
     pty.wait("new values", |screen| {
         screen.line("NO CONNECTION").is_none() && memory(screen) != frozen
     })?;
+    Ok(())
+}
+
+/// What is wrong at once is said on the terminal as it is.
+fn no_agent() -> Result<()> {
+    let url = FakeAgent::start(node)?.url();
+    let mut pty = Pty::start(top(&url, &[])?, 120, 24)?;
+    ensure_eq!(pty.end()?.code(), Some(1), "exit code");
+    let screen = pty.wait_for("cannot get http://127.0.0.1:")?;
+    ensure!(
+        !screen.alternate && !screen.cursor_hidden,
+        "the terminal is not as it was"
+    );
     Ok(())
 }
 

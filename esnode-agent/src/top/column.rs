@@ -109,7 +109,7 @@ impl Column {
     }
 
     /// The most columns of the screen that it gets before the last one gets all.
-    fn most(self) -> u16 {
+    pub(super) fn most(self) -> u16 {
         match self {
             Self::Model | Self::Container => 48,
             Self::Command | Self::What => 64,
@@ -149,7 +149,9 @@ impl Column {
         let (process, usage) = (&worker.process, &worker.usage);
         match self {
             Self::Pid => process.pid.to_string(),
-            Self::Role => role(worker),
+            Self::Role => joined(&process.role, &process.rank),
+            // Workers of one model differ in their ranks.
+            Self::What => joined(&process.rank, self.name(worker)),
             Self::Gpu => ranges(process.gpus.iter().map(|gpu| gpu.gpu)),
             Self::GpuPercent => known(usage.gpu_percent, whole),
             Self::GpuMemory => known(usage.gpu_memory_used_bytes, bytes),
@@ -162,12 +164,9 @@ impl Column {
             | Self::Network
             | Self::NetworkReceive
             | Self::NetworkTransmit => known(self.number(worker), rate),
-            Self::User
-            | Self::Engine
-            | Self::Model
-            | Self::Container
-            | Self::Command
-            | Self::What => self.name(worker).to_owned(),
+            Self::User | Self::Engine | Self::Model | Self::Container | Self::Command => {
+                self.name(worker).to_owned()
+            }
         }
     }
 
@@ -183,12 +182,7 @@ impl Column {
                 name => name,
             },
             Self::Container => &process.pod,
-            // Of a path or a repository, what tells it from others.
-            Self::What if !process.model.is_empty() => process
-                .model
-                .rsplit('/')
-                .find(|part| !part.is_empty())
-                .unwrap_or(&process.model),
+            Self::What if !process.model.is_empty() => last_part(&process.model),
             _ => &process.comm,
         }
     }
@@ -245,179 +239,26 @@ impl Column {
     }
 }
 
-/// Role and rank, each if it is known.
-fn role(Worker { process, .. }: &Worker) -> String {
-    let (role, rank) = (&process.role, &process.rank);
-    let space = if role.is_empty() || rank.is_empty() {
+/// Two names, each if it is known.
+fn joined(one: &str, other: &str) -> String {
+    let space = if one.is_empty() || other.is_empty() {
         ""
     } else {
         " "
     };
-    format!("{role}{space}{rank}")
+    format!("{one}{space}{other}")
 }
 
-/// All that a very wide screen shows.
-const ALL: [Column; 17] = [
-    Column::Pid,
-    Column::User,
-    Column::Engine,
-    Column::Role,
-    Column::Model,
-    Column::Gpu,
-    Column::GpuPercent,
-    Column::GpuMemory,
-    Column::Watts,
-    Column::CpuPercent,
-    Column::Rss,
-    Column::DiskRead,
-    Column::DiskWrite,
-    Column::NetworkReceive,
-    Column::NetworkTransmit,
-    Column::Container,
-    Column::Command,
-];
-
-/// What gives way on a narrower screen, in this order: these columns, for this one or none.
-const REDUCTIONS: [(&[Column], Option<Column>); 12] = [
-    (&[Column::Container], None),
-    (&[Column::User], None),
-    (&[Column::DiskRead, Column::DiskWrite], Some(Column::Disk)),
-    (
-        &[Column::NetworkReceive, Column::NetworkTransmit],
-        Some(Column::Network),
-    ),
-    (&[Column::Model, Column::Command], Some(Column::What)),
-    (&[Column::Role], None),
-    (&[Column::Disk], None),
-    (&[Column::Network], None),
-    (&[Column::Gpu], None),
-    (&[Column::Rss], None),
-    (&[Column::Engine], None),
-    (&[Column::Watts], None),
-];
-
-/// The columns that fit a width, each with its share of it. `widest` tells how many columns of
-/// the screen the widest text in one has.
-pub(super) fn layout(width: u16, gpus: bool, widest: impl Fn(Column) -> u16) -> Vec<(Column, u16)> {
-    let mut columns: Vec<_> = ALL
-        .into_iter()
-        .filter(|column| gpus || !column.needs_gpus())
-        .collect();
-    let mut reductions = REDUCTIONS.iter();
-    while needed(&columns) > width {
-        let Some((gone, instead)) = reductions.next() else {
-            break;
-        };
-        let at = columns.iter().position(|column| gone.contains(column));
-        let last = columns.iter().rposition(|column| gone.contains(column));
-        // A name stands at the end, where the longest ones need not be cut.
-        let place = if *instead == Some(Column::What) {
-            last
-        } else {
-            at
-        };
-        if let (Some(place), Some(instead)) = (place, instead)
-            && let Some(slot) = columns.get_mut(place)
-        {
-            *slot = *instead;
-        }
-        columns.retain(|column| !gone.contains(column));
-    }
-    let mut spare = width.saturating_sub(needed(&columns));
-    let mut shares: Vec<_> = columns
-        .iter()
-        .map(|column| (*column, column.width()))
-        .collect();
-    let wanted: Vec<_> = columns
-        .iter()
-        .map(|column| widest(*column).min(column.most()))
-        .collect();
-    // One column of the screen after the other, so that all grow alike.
-    loop {
-        let before = spare;
-        for ((_, share), wanted) in shares.iter_mut().zip(&wanted) {
-            if *share < *wanted && spare > 0 {
-                *share += 1;
-                spare -= 1;
-            }
-        }
-        if spare == before {
-            break;
-        }
-    }
-    if let Some((_, share)) = shares.last_mut() {
-        *share += spare;
-    }
-    shares
-}
-
-/// The columns of the screen that these need, with a space between them.
-fn needed(columns: &[Column]) -> u16 {
-    let widths: u16 = columns.iter().map(|column| column.width() + 1).sum();
-    widths.saturating_sub(1)
+/// Of a path or a repository, what tells it from others.
+fn last_part(model: &str) -> &str {
+    let mut parts = model.rsplit('/');
+    parts.find(|part| !part.is_empty()).unwrap_or(model)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::Process;
-
-    fn columns(width: u16) -> Vec<Column> {
-        let shares = layout(width, true, |_| 100);
-        let used: u16 = shares.iter().map(|(_, share)| share + 1).sum();
-        assert!(used <= width + 1, "{used} of {width}");
-        shares.into_iter().map(|(column, _)| column).collect()
-    }
-
-    #[test]
-    fn eighty_columns_show_each_kind_of_usage() {
-        assert_eq!(
-            columns(79),
-            [
-                Column::Pid,
-                Column::Engine,
-                Column::Gpu,
-                Column::GpuPercent,
-                Column::GpuMemory,
-                Column::Watts,
-                Column::CpuPercent,
-                Column::Rss,
-                Column::Disk,
-                Column::Network,
-                Column::What,
-            ]
-        );
-        assert_eq!(columns(199), ALL);
-        assert!(columns(40).contains(&Column::Pid));
-    }
-
-    #[test]
-    fn a_node_without_gpus_has_no_columns_of_them() {
-        assert!(
-            layout(199, false, |_| 100)
-                .iter()
-                .all(|(column, _)| !column.needs_gpus())
-        );
-    }
-
-    #[test]
-    fn names_get_what_they_need_and_the_last_gets_the_rest() {
-        let columns = layout(300, true, |column| match column {
-            Column::Model => 33,
-            Column::Rss => 99,
-            _ => 5,
-        });
-        let share = |column| {
-            let mut columns = columns.iter();
-            columns
-                .find(|(other, _)| *other == column)
-                .map(|(_, share)| *share)
-        };
-        assert_eq!(share(Column::Rss), Some(5));
-        assert_eq!(share(Column::Model), Some(33));
-        assert_eq!(share(Column::Container), Some(15));
-        assert!(share(Column::Command) > Some(100));
-    }
 
     #[test]
     fn unknown_comes_last_both_ways() {

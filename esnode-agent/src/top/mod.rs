@@ -9,6 +9,7 @@ mod column;
 mod frame;
 mod history;
 mod input;
+mod layout;
 mod model;
 mod once;
 mod rows;

@@ -1,10 +1,11 @@
 //! The state of the view, and how keys and snapshots change it. Nothing here knows a terminal.
 
 use super::{
-    column::{self, Column},
+    column::Column,
     frame::{Frame, Key, Worker},
     history::History,
     input::{Action, Step},
+    layout::layout,
     rows::{Listing, Row},
     text::{Charset, clean, clean_snapshot},
 };
@@ -261,7 +262,7 @@ impl Model {
         let mut workers = self.frame.workers.iter();
         let gpus =
             !snapshot.gpus.is_empty() || workers.any(|worker| !worker.process.gpus.is_empty());
-        column::layout(self.width.saturating_sub(1), gpus, |column| {
+        layout(self.width.saturating_sub(1), gpus, |column| {
             if !column.is_text() {
                 return column.width();
             }

@@ -22,6 +22,9 @@ const PATH: &str = "/api/v1/processes";
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How soon after the first snapshot the second one comes, at the latest: rates need both.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Bytes that an answer may have: some ten thousand processes.
 const LIMIT: usize = 32 << 20;
 
@@ -161,7 +164,7 @@ fn feed<M>(
     wrap: fn(Result<Snapshot, SourceError>) -> M,
     ended: &Receiver<()>,
 ) {
-    let mut due = Instant::now() + interval;
+    let mut due = Instant::now() + interval.min(FIRST_INTERVAL);
     loop {
         let wait = due.saturating_duration_since(Instant::now());
         if ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {

@@ -50,6 +50,8 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
+        // A panic may have come while something was drawn; if the terminal is gone, so be it.
+        let _ = execute!(stdout(), EndSynchronizedUpdate);
         ratatui::restore();
     }
 }
@@ -101,11 +103,12 @@ fn show(
 /// Draws what has changed; a terminal that can do so shows it at once, not piece by piece.
 fn redraw(terminal: &mut DefaultTerminal, model: &mut Model, theme: Theme) -> io::Result<()> {
     execute!(stdout(), BeginSynchronizedUpdate)?;
-    terminal.draw(|frame| {
+    let drawn = terminal.draw(|frame| {
         let area = frame.area();
         view::draw(model, theme, Instant::now(), area, frame.buffer_mut());
-    })?;
-    execute!(stdout(), EndSynchronizedUpdate)
+    });
+    execute!(stdout(), EndSynchronizedUpdate)?;
+    drawn.map(drop)
 }
 
 /// The next message; nothing where an age that is shown has grown.

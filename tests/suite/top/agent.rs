@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-/// What to answer to the n-th request.
+/// What to answer to the n-th request; null is that there is nothing of that name.
 pub(super) type Script = fn(u32) -> Value;
 
 /// An agent that answers by a script; gone when dropped.
@@ -84,7 +84,10 @@ fn answer(mut stream: TcpStream, script: Script, count: &AtomicU32) -> Result<()
     }
     let (status, body) = if request.starts_with("GET /api/v1/processes ") {
         let n = count.fetch_add(1, Ordering::SeqCst);
-        ("200 OK", script(n).to_string())
+        match script(n) {
+            Value::Null => ("404 Not Found", String::new()),
+            answer => ("200 OK", answer.to_string()),
+        }
     } else {
         ("404 Not Found", String::new())
     };

@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("top::once_is_text_alone", once_plain),
         Case::new("top::json", data),
         Case::new("top::no_agent", no_agent),
+        Case::new("top::another_server", another_server),
         Case::new("top::no_terminal", no_terminal),
     ]
 }
@@ -170,6 +171,25 @@ fn no_agent() -> Result<()> {
         String::from_utf8(output.stderr)?.contains("http://HOST:PORT"),
         "no help"
     );
+    Ok(())
+}
+
+/// What serves there is none of ours, or an old one.
+fn another_server() -> Result<()> {
+    let scripts: [(Script, &str); 2] = [
+        (|_| Value::Null, "too old"),
+        (|_| json!("hello"), "no snapshot of a node"),
+    ];
+    for (script, expected) in scripts {
+        let agent = FakeAgent::start(script)?;
+        let output = run(&agent.url(), &["--once"])?;
+        ensure_eq!(output.status.code(), Some(1), "exit code");
+        let errors = String::from_utf8(output.stderr)?;
+        ensure!(
+            errors.contains(expected),
+            "{expected:?} is not in {errors:?}"
+        );
+    }
     Ok(())
 }
 

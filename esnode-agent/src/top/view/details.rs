@@ -122,10 +122,8 @@ fn facts(model: &Model, worker: &Worker) -> Vec<Facts> {
         named([
             ("user", process.user.clone()),
             ("running for", known(age, duration)),
-            ("threads", process.threads.to_string()),
             ("parent", pid(process.parent_pid)),
             ("server", process.server_pid.map_or_else(String::new, pid)),
-            ("group", process.group.clone()),
         ]),
         named([
             ("engine", process.engine.clone()),
@@ -151,6 +149,8 @@ fn facts(model: &Model, worker: &Worker) -> Vec<Facts> {
                 "CPU power",
                 known(usage.cpu_watts, |value| watts(value) + "W"),
             ),
+            ("threads", process.threads.to_string()),
+            ("group", process.group.clone()),
         ]),
         named([
             (

@@ -42,8 +42,10 @@ const MARKS: [(&str, &str); 9] = [
 ];
 
 /// What the marks mean.
-pub(super) const MARKS_MEAN: &str = "PWR power cap  THERM/HOT too warm (driver/chip)  \
-    BRAKE power brake  SLOW slowdown  APP/SYNC/DISP clocks set";
+pub(super) const MARKS_MEAN: (&str, &str) = (
+    "PWR power cap  BRAKE power brake  THERM too warm, by the driver",
+    "HOT too warm, by the chip  SLOW slowdown  APP SYNC DISP clocks set",
+);
 
 /// How GPUs are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

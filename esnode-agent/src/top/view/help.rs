@@ -46,7 +46,7 @@ const LINES: [(&str, &str); 14] = [
     ),
     (
         "Enter",
-        "all about the selected process, with its last 120 samples; Esc goes back",
+        "all about the selected process, and its last 120 samples",
     ),
     (
         "/",
@@ -116,8 +116,11 @@ pub(super) fn draw(theme: Theme, area: Rect, buffer: &mut Buffer) {
     let letters = SORT_KEYS.map(|(key, column)| format!("{key} {}", column.title()));
     let mut line = Line::new(buffer, theme, area, row);
     line.skip(1).cell("sort by", beside, false, STRONG);
-    line.put(&letters.join("  "), PLAIN);
-    let mut line = Line::new(buffer, theme, area, row + 1);
-    line.skip(1).cell("GPU marks", beside, false, STRONG);
-    line.put(MARKS_MEAN, PLAIN);
+    line.put(&letters.join(" "), PLAIN);
+    for (key, meaning) in [("GPU marks", MARKS_MEAN.0), ("", MARKS_MEAN.1)] {
+        row += 1;
+        let mut line = Line::new(buffer, theme, area, row);
+        line.skip(1).cell(key, beside, false, STRONG);
+        line.put(meaning, PLAIN);
+    }
 }

@@ -157,7 +157,7 @@ fn eighty_by_twentyfour_has_node_gpus_workers_and_keys() {
     );
     assert_eq!(
         lines[12],
-        ">   1007 vllm    7       87 70.0G  600   100  9.0G  1.0M 10.0K Llama-3.3-70B-In…"
+        ">   1007 vllm    7       87 70.0G  600   100  9.0G  1.0M 10.0K TP7 Llama-3.3-70…"
     );
     assert_eq!(
         lines[22],
@@ -241,7 +241,7 @@ fn a_tree_has_branches_and_details_have_sparklines() {
     let mut model = model(2, 2, Charset::Unicode);
     model.update(Action::Tree, Instant::now());
     let lines = screen(&mut model, 80, 24);
-    assert!(lines[7].contains("└ Llama"), "{}", lines[7]);
+    assert!(lines[7].contains("└ TP1 Llama"), "{}", lines[7]);
     model.update(Action::Details, Instant::now());
     let text = screen(&mut model, 80, 24).join("\n");
     for part in [
