@@ -250,7 +250,7 @@ fn joined(one: &str, other: &str) -> String {
 }
 
 /// Of a path or a repository, what tells it from others.
-fn last_part(model: &str) -> &str {
+pub(super) fn last_part(model: &str) -> &str {
     let mut parts = model.rsplit('/');
     parts.find(|part| !part.is_empty()).unwrap_or(model)
 }

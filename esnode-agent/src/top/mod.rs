@@ -5,6 +5,7 @@
 //! not there: readings of its own (all it knows is in the snapshot), and writes to anything but
 //! the terminal.
 
+mod clean;
 mod column;
 mod frame;
 mod history;
@@ -18,9 +19,9 @@ mod terminal;
 mod text;
 mod view;
 
+pub use clean::Charset;
 pub use column::Column;
 pub use source::{Source, SourceError};
-pub use text::Charset;
 
 use crate::cli::TopOptions;
 use rows::Listing;

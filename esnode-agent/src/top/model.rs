@@ -1,13 +1,13 @@
 //! The state of the view, and how keys and snapshots change it. Nothing here knows a terminal.
 
 use super::{
+    clean::{Charset, clean, clean_snapshot},
     column::Column,
     frame::{Frame, Key, Worker},
     history::History,
     input::{Action, Step},
     layout::layout,
     rows::{Listing, Row},
-    text::{Charset, clean, clean_snapshot},
 };
 use crate::api::Snapshot;
 use ratatui::text::Span;

@@ -2,11 +2,11 @@
 
 use super::{
     TopError,
+    clean::Charset,
     frame::Frame,
     model::Model,
     rows::Listing,
     source,
-    text::Charset,
     view::{self, theme::Theme},
 };
 use crate::{api::Snapshot, cli::TopOptions};

@@ -52,7 +52,10 @@ impl Drop for Restore {
     fn drop(&mut self) {
         // A panic may have come while something was drawn; if the terminal is gone, so be it.
         let _ = execute!(stdout(), EndSynchronizedUpdate);
-        ratatui::restore();
+        // The hook of a panic has done so already, and what it wrote should stay in sight.
+        if !thread::panicking() {
+            ratatui::restore();
+        }
     }
 }
 

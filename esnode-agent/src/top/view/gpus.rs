@@ -145,13 +145,13 @@ fn one(gpu: &Gpu, (name, widest): (&str, u16), line: &mut Line<'_>) {
 
 fn compact(gpu: &Gpu, line: &mut Line<'_>) {
     line.cell(&gpu.gpu.to_string(), 2, true, STRONG).skip(1);
-    line.bar(gpu.utilization_percent.map(|percent| percent / 100.0), 5);
+    line.bar(gpu.utilization_percent.map(|percent| percent / 100.0), 4);
     line.cell(&utilization(gpu), 5, true, PLAIN);
     line.cell(&known(gpu.memory_used_bytes, bytes), 6, true, PLAIN);
     line.cell(&temperature(gpu), 4, true, PLAIN);
     line.cell(
         &known(gpu.power_watts, |value| watts(value) + "W"),
-        6,
+        5,
         true,
         PLAIN,
     )

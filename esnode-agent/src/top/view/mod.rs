@@ -115,7 +115,7 @@ fn status(model: &Model, now: Instant, line: &mut Line<'_>) {
     }
     if model.typing || !model.listing.filter.is_empty() {
         let cursor = if model.typing { "_" } else { "" };
-        let filter = super::text::clean(&model.listing.filter, theme.charset);
+        let filter = super::clean::clean(&model.listing.filter, theme.charset);
         line.put(&format!("filter: {filter}{cursor}"), STRONG);
     }
 }

@@ -1,10 +1,14 @@
 //! The table of workers.
 
 use super::{
-    line::Line,
+    line::{Line, width},
     theme::{INVERSE, PLAIN, Theme},
 };
-use crate::top::{column::Column, model::Model, rows::Row};
+use crate::top::{
+    column::{Column, last_part},
+    model::Model,
+    rows::Row,
+};
 use ratatui::{buffer::Buffer, layout::Rect};
 
 /// Ancestors that a child is moved to the right by.
@@ -79,6 +83,9 @@ fn draw_row(
     line.put(if selected { ">" } else { " " }, beneath);
     for (column, cells) in columns {
         let mut text = column.cell(worker);
+        if *column == Column::Model && width(&text) > *cells {
+            text = last_part(&text).to_owned();
+        }
         if model.listing.tree && matches!(column, Column::Command | Column::What) {
             text = indented(&text, row.depth, theme);
         }

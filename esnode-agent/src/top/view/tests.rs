@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     api::{Disk, Gpu, Interface, Node, Process, ProcessGpu, Snapshot, Traffic},
-    top::{input::Action, rows::Listing, text::Charset},
+    top::{clean::Charset, input::Action, rows::Listing},
 };
 
 const GIB: u64 = 1 << 30;
@@ -209,7 +209,7 @@ fn more_gpus_take_no_more_room() {
         lines[3]
     );
     assert!(lines[10].contains("15 ["), "{}", lines[10]);
-    assert!(lines[3].contains("PWR HOT"), "{}", lines[3]);
+    assert!(lines[3].contains("PWR HOT "), "{}", lines[3]);
     many.update(Action::Gpus, Instant::now());
     let lines = screen(&mut many, 80, 24);
     assert!(
@@ -375,4 +375,11 @@ fn five_hundred_processes_are_drawn_in_time() {
         "{:?}",
         start.elapsed()
     );
+}
+
+#[test]
+fn a_model_that_does_not_fit_loses_its_owner_first() {
+    let lines = screen(&mut model(8, 8, Charset::Unicode), 120, 24);
+    assert!(lines[11].contains(" MODEL "), "{}", lines[11]);
+    assert!(lines[12].contains(" Llama-3.3-70B"), "{}", lines[12]);
 }

@@ -1,6 +1,6 @@
 //! How things look: with colour or without, in Unicode or ASCII. No meaning is in a colour alone.
 
-use crate::top::text::Charset;
+use crate::top::clean::Charset;
 use ratatui::style::{Color, Modifier, Style};
 
 /// Eighths of a cell, from the left.
