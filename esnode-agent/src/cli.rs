@@ -50,11 +50,11 @@ pub enum Command {
     ///
     /// Exit code 0: everything is read from its best source. 3: something is not known, or
     /// known less well than it could be.
-    Check(CheckOptions),
+    Check(Box<CheckOptions>),
     /// Show which worker uses what, now, in the terminal
     ///
     /// Press ? for the keys. Rates are those between two samples; what is not known is shown as -.
-    Top(TopOptions),
+    Top(Box<TopOptions>),
 }
 
 /// Flags of `check`.

@@ -1,6 +1,6 @@
 //! Flags of `top`.
 
-use super::{GpuFlags, Sources, values::duration};
+use super::{GpuFlags, IdentityFlags, Sources, values::duration};
 use crate::top::Column;
 use clap::{Args, builder::FalseyValueParser};
 use std::time::Duration;
@@ -59,6 +59,10 @@ pub struct TopOptions {
     /// How to sample GPUs, without --url.
     #[command(flatten)]
     pub gpu: GpuFlags,
+
+    /// Who processes are, without --url.
+    #[command(flatten)]
+    pub identity: IdentityFlags,
 }
 
 /// Flags on looks.
@@ -133,7 +137,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<TopOptions, String> {
         let arguments = ["esnode-core", "top"].iter().chain(arguments);
         match Cli::try_parse_from(arguments).map(|cli| cli.command) {
-            Ok(Some(Command::Top(options))) => Ok(options),
+            Ok(Some(Command::Top(options))) => Ok(*options),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }

@@ -83,7 +83,7 @@ pub(super) fn clean_snapshot(snapshot: &mut Snapshot, charset: Charset) {
     } in &mut snapshot.gpus
     {
         wash(&mut [uuid, name]);
-        for reason in throttle_reasons {
+        for reason in throttle_reasons.iter_mut().flatten() {
             wash(&mut [reason]);
         }
     }

@@ -11,6 +11,7 @@ mod frame;
 mod history;
 mod input;
 mod layout;
+mod local;
 mod model;
 mod once;
 mod rows;

@@ -1,9 +1,11 @@
 //! Where snapshots come from: a running agent, or this host.
 
+use super::local::Local;
 use crate::{
     api::Snapshot,
     cli::{AgentUrl, TopOptions},
     http_client::{self, HttpError, Peer},
+    sampler::Stopped,
 };
 use hyper::StatusCode;
 use std::{
@@ -60,11 +62,12 @@ pub enum SourceError {
     /// There is no event loop to ask with.
     #[error("cannot start the client: {0}")]
     Client(#[source] io::Error),
-    /// This build reads no kernel by itself.
-    #[error(
-        "cannot read this host directly: start the agent and name it, such as --url http://localhost:9100"
-    )]
-    NoLocal,
+    /// This host can't be read.
+    #[error("cannot read this host: {0:#}")]
+    Local(anyhow::Error),
+    /// The sampler of this host is gone.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// The source panicked.
     #[error("what takes the snapshots has panicked: a bug of esnode-core")]
     Broken,
@@ -86,16 +89,8 @@ pub trait Source: Send {
 pub(super) fn open(options: &TopOptions) -> Result<Box<dyn Source>, SourceError> {
     match &options.url {
         Some(url) => Ok(Box::new(Remote::new(url)?)),
-        None => local(options),
+        None => Ok(Box::new(Local::new(options).map_err(SourceError::Local)?)),
     }
-}
-
-/// This host, read by a sampler in this process.
-///
-/// # Errors
-/// Always, as long as no sampler is behind it.
-fn local(_options: &TopOptions) -> Result<Box<dyn Source>, SourceError> {
-    Err(SourceError::NoLocal)
 }
 
 /// A running agent.

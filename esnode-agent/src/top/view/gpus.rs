@@ -213,7 +213,7 @@ fn marks(gpu: &Gpu) -> Vec<String> {
             |(_, mark)| (*mark).to_owned(),
         )
     };
-    let marks = gpu.throttle_reasons.iter().map(mark);
+    let marks = gpu.throttle_reasons.iter().flatten().map(mark);
     marks.filter(|mark| !mark.is_empty()).collect()
 }
 

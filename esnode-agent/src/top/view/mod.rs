@@ -95,10 +95,9 @@ fn status(model: &Model, now: Instant, line: &mut Line<'_>) {
     }
     let (shown, all) = (model.rows.len(), model.frame.workers.len());
     let beyond = model.frame.snapshot.processes_not_selected;
-    let more = if beyond > 0 {
-        format!(", {beyond} more without series")
-    } else {
-        String::new()
+    let more = match beyond {
+        Some(beyond) if beyond > 0 => format!(", {beyond} more without series"),
+        _ => String::new(),
     };
     line.put(&format!("{shown} of {all} processes{more}"), theme.label())
         .skip(1);

@@ -18,7 +18,7 @@ fn snapshot(n: u32, gpus: u32, workers: u32) -> Snapshot {
         node: node(n),
         gpus: (0..gpus).map(gpu).collect(),
         processes: (0..workers).map(|rank| worker(rank, n)).collect(),
-        processes_not_selected: 5,
+        processes_not_selected: Some(5),
         ..Snapshot::default()
     }
 }
@@ -59,11 +59,11 @@ fn gpu(gpu: u32) -> Gpu {
         power_watts: Some(698.0),
         power_limit_watts: Some(700.0),
         clock_sm_mhz: Some(1755.0),
-        throttle_reasons: match gpu {
+        throttle_reasons: Some(match gpu {
             0 => vec!["sw_power_cap".to_owned(), "hw_thermal_slowdown".to_owned()],
             1 => vec!["gpu_idle".to_owned()],
             _ => Vec::new(),
-        },
+        }),
         ..Gpu::default()
     }
 }
