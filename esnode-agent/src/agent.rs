@@ -183,7 +183,8 @@ pub struct Who {
     pub by: GroupBy,
     /// By which rules, if by rules.
     rules: Option<Arc<Config>>,
-    engines: Engines,
+    /// The user's rules for engines, and those that the agent brings.
+    engines: Option<Engines>,
     /// Where to look for what containers are called.
     containers: Option<container::Options>,
 }
@@ -219,16 +220,14 @@ impl Who {
             let config = Config::parse(path, &read(path)?);
             Ok::<_, anyhow::Error>(Arc::new(config.context("cannot use --group-config")?))
         });
-        let engines = match &flags.engine_rules {
-            Some(path) => {
-                Engines::with_user_rules(path, &read(path)?).context("cannot use --engine-rules")?
-            }
-            None => Engines::built_in(),
-        };
+        let engines = flags.engine_rules.as_deref().map(|path| {
+            let engines = Engines::with_user_rules(path, &read(path)?);
+            engines.context("cannot use --engine-rules")
+        });
         Ok(Self {
             by,
             rules: rules.transpose()?,
-            engines,
+            engines: engines.transpose()?,
             containers: flags.container_sources(),
         })
     }
@@ -416,7 +415,7 @@ fn processes(
     let limit = sources.bpf_groups as usize;
     let boot = boot_time_seconds(procfs);
     let rules = Rules {
-        engines: who.engines,
+        engines: who.engines.unwrap_or_else(Engines::built_in),
         groups: who.rules.clone(),
         select,
     };

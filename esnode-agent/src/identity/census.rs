@@ -64,6 +64,8 @@ struct Person {
     name: Name,
     memory: u64,
     read: Instant,
+    /// Whether its command line could be read.
+    told: bool,
     own: Option<Own>,
     /// Number of the control group that it was in.
     number: Option<u64>,
@@ -110,8 +112,21 @@ impl Census {
         self.pass += 1;
         self.on_gpu.clone_from(on_gpu);
         let now = Instant::now();
-        for process in processes {
-            self.meet(process, now);
+        let new: Vec<_> = processes
+            .iter()
+            .filter(|process| self.meet(process, now))
+            .collect();
+        // Kernel threads have none.
+        let users = new.iter().filter(|process| !process.kernel);
+        let pids: Vec<_> = users.map(|process| process.key.pid).collect();
+        let mut lines = self.files.arguments(&pids).into_iter();
+        for process in new {
+            let line = if process.kernel {
+                Some(Vec::new())
+            } else {
+                lines.next().flatten()
+            };
+            self.take_in(process, line, now);
         }
         let pass = self.pass;
         self.people.retain(|_, person| person.pass == pass);
@@ -224,30 +239,21 @@ impl Census {
         Some((*key, self.people.get(key)?))
     }
 
-    /// Looks at a process again if there may be something new.
-    fn meet(&mut self, process: &Process, now: Instant) {
-        let known = self.people.get_mut(&process.key);
-        let fresh = known.filter(|person| {
-            let same = person.name == process.name && person.memory == process.memory;
-            same && now.saturating_duration_since(person.read) < AGE
-        });
-        if let Some(person) = fresh {
-            person.pass = self.pass;
-            person.parent = process.parent;
-            if person.number == process.cgroup {
-                return;
-            }
-        }
-        let cgroup = self.cgroup(process);
-        if let Some(person) = self.people.get_mut(&process.key)
-            && person.pass == self.pass
-        {
-            person.number = process.cgroup;
-            person.identity.cgroup = cgroup;
-            return;
-        }
-        let person = self.read(process, cgroup, now);
-        self.people.insert(process.key, person);
+    /// Notes a process. True if its command line has to be read.
+    fn meet(&mut self, process: &Process, now: Instant) -> bool {
+        let cgroup = match self.people.get(&process.key) {
+            Some(person) if person.number == process.cgroup => person.identity.cgroup.clone(),
+            _ => self.cgroup(process),
+        };
+        let Some(person) = self.people.get_mut(&process.key) else {
+            return true;
+        };
+        person.pass = self.pass;
+        person.parent = process.parent;
+        person.number = process.cgroup;
+        person.identity.cgroup = cgroup;
+        let same = person.name == process.name && person.memory == process.memory;
+        !same || !person.told || now.saturating_duration_since(person.read) >= AGE
     }
 
     /// The control group of a process.
@@ -266,14 +272,16 @@ impl Census {
         Some(cgroup)
     }
 
-    /// Reads all that a process says of itself.
-    fn read(&mut self, process: &Process, cgroup: Option<Arc<Cgroup>>, now: Instant) -> Person {
+    /// Takes in what a process says of itself, as far as it could be read.
+    fn take_in(&mut self, process: &Process, line: Option<Vec<String>>, now: Instant) {
         let pid = process.key.pid;
         let comm = label(process.name);
-        let argv = if process.kernel {
-            Vec::new()
-        } else {
-            self.files.arguments(pid)
+        let told = line.is_some();
+        let argv = line.unwrap_or_default();
+        let before = self.people.remove(&process.key);
+        let cgroup = match &before {
+            Some(before) => before.identity.cgroup.clone(),
+            None => self.cgroup(process),
         };
         let rule = self.rule(process, &comm, &argv);
         let user = self.rules.select.needs_user().then(|| self.user(pid));
@@ -288,31 +296,32 @@ impl Census {
             ..SelectSubject::default()
         });
         // What it was found to be stays known while its family changes, until it is another program.
-        let before = self.people.remove(&process.key);
         let same = before.filter(|before| match process.memory {
             0 => before.name == process.name,
             memory => before.memory == memory,
         });
-        let worker = same.and_then(|before| before.identity.worker);
-        Person {
+        let before = same.map(|before| before.identity).unwrap_or_default();
+        let person = Person {
             parent: process.parent,
             name: process.name,
             memory: process.memory,
             read: now,
+            told,
             own: self.rules.engines.own(&comm, &argv),
             number: process.cgroup,
             rule: rule.clone(),
             wanted,
             identity: Identity {
-                worker,
+                worker: before.worker,
                 cgroup,
-                rule,
+                rule: rule.or(before.rule),
                 wanted,
                 ..Identity::default()
             },
             asked: RefCell::default(),
             pass: self.pass,
-        }
+        };
+        self.people.insert(process.key, person);
     }
 
     /// The group of a process by the rules for groups.

@@ -3,12 +3,12 @@
 use super::{
     container::{Cgroup, cgroup},
     engine::arguments,
+    reader::Reader,
     users::Users,
 };
 use std::{
     cell::RefCell,
-    fs::{self, File},
-    io::Read as _,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,6 +25,8 @@ const LONGEST_MAPS: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
+    /// For what can hang.
+    reader: Reader,
     users: RefCell<Users>,
 }
 
@@ -32,14 +34,18 @@ impl Files {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            reader: Reader::new(root.to_owned()),
             users: RefCell::new(Users::new(root)),
         }
     }
 
-    /// The arguments of a process.
-    pub(super) fn arguments(&self, pid: u32) -> Vec<String> {
-        let bytes = self.read(pid, "cmdline", LONGEST);
-        bytes.map(|bytes| arguments(&bytes)).unwrap_or_default()
+    /// The arguments of processes, in this order; `None` where they can't be read now.
+    pub(super) fn arguments(&self, pids: &[u32]) -> Vec<Option<Vec<String>>> {
+        let questions: Vec<_> = pids.iter().map(|pid| (*pid, "cmdline", LONGEST)).collect();
+        let lines = self.reader.read_all(&questions).into_iter();
+        lines
+            .map(|bytes| bytes.map(|bytes| arguments(&bytes)))
+            .collect()
     }
 
     /// Its control group.
@@ -73,7 +79,7 @@ impl Files {
 
     /// A variable of its environment, as that was when the program began.
     pub(super) fn environment(&self, pid: u32, name: &str) -> Option<String> {
-        let bytes = self.read(pid, "environ", LONGEST)?;
+        let bytes = self.reader.read((pid, "environ", LONGEST))?;
         let mut variables = bytes.split(|byte| *byte == 0);
         variables.find_map(|variable| {
             let value = variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
@@ -83,7 +89,7 @@ impl Files {
 
     /// Whether it has a file mapped whose name, without directories, holds this text.
     pub(super) fn maps(&self, pid: u32, library: &str) -> bool {
-        let Some(bytes) = self.read(pid, "maps", LONGEST_MAPS) else {
+        let Some(bytes) = self.reader.read((pid, "maps", LONGEST_MAPS)) else {
             return false;
         };
         let text = String::from_utf8_lossy(&bytes);
@@ -95,14 +101,7 @@ impl Files {
     }
 
     fn text(&self, pid: u32, name: &str) -> Option<String> {
-        String::from_utf8(self.read(pid, name, LONGEST)?).ok()
-    }
-
-    fn read(&self, pid: u32, name: &str, limit: u64) -> Option<Vec<u8>> {
-        let file = File::open(self.root.join(format!("{pid}/{name}"))).ok()?;
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        fs::read_to_string(self.root.join(format!("{pid}/{name}"))).ok()
     }
 }
 
@@ -128,14 +127,11 @@ mod tests {
         let files = Files::new(Path::new("/proc"));
         let mut child = child();
         let pid = child.id();
-        while files
-            .arguments(pid)
-            .first()
-            .is_none_or(|it| it != "/bin/cat")
-        {
+        let arguments = || files.arguments(&[pid]).pop().flatten().unwrap_or_default();
+        while arguments().first().is_none_or(|it| it != "/bin/cat") {
             std::thread::yield_now();
         }
-        assert_eq!(files.arguments(pid), ["/bin/cat", "-u", "-"]);
+        assert_eq!(arguments(), ["/bin/cat", "-u", "-"]);
         assert_eq!(
             files.environment(pid, "ESNODE_TEST").as_deref(),
             Some("a=b")
@@ -153,7 +149,7 @@ mod tests {
         assert!(paths.contains(&cgroup.path), "{paths:?}");
         child.kill().expect("killed");
         child.wait().expect("reaped");
-        assert!(files.arguments(pid).is_empty());
+        assert_eq!(files.arguments(&[pid]), [None]);
         assert_eq!(files.user(pid), None);
     }
 }

@@ -7,6 +7,7 @@ pub mod census;
 pub mod container;
 pub mod engine;
 mod files;
+mod reader;
 mod users;
 
 use container::{Cgroup, ContainerRef, Details};
