@@ -3,6 +3,9 @@
 //! A command line is read once, and again when the process takes another name, executes another
 //! program, or after a minute: titles change. A control group is read once, however many processes are in it.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     Identity,
     container::{Cgroup, Complaint, Details, Directory},
