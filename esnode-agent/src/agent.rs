@@ -187,6 +187,8 @@ pub struct Who {
     engines: Option<Engines>,
     /// Where to look for what containers are called.
     containers: Option<container::Options>,
+    /// So long a container without processes has series of its own, if not as usual.
+    container_linger: Option<Duration>,
 }
 
 impl Found {
@@ -229,6 +231,7 @@ impl Who {
             rules: rules.transpose()?,
             engines: engines.transpose()?,
             containers: flags.container_sources(),
+            container_linger: flags.container_linger,
         })
     }
 
@@ -421,7 +424,10 @@ fn processes(
     };
     let directory = who.containers.map(Directory::start).transpose();
     let directory = directory.context("cannot start the thread for names of containers")?;
-    let membership = Membership::new(who.by, who.rules, limit);
+    let mut membership = Membership::new(who.by, who.rules, limit);
+    if let Some(lingers) = who.container_linger {
+        membership.keep_for(lingers);
+    }
     let below = Below {
         reader: TableReader::new(bpf, procfs.clone(), Units::of_this_kernel()),
         ends: Ends::new(limit, fallback.taskstats, procfs.clone()),

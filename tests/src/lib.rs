@@ -10,12 +10,14 @@
 )]
 
 pub mod agent;
+pub mod container;
 pub mod fixture;
 pub mod gpu;
 pub mod http;
 pub mod log;
 pub mod page;
 pub mod pty;
+pub mod puppet;
 pub mod skip;
 pub mod tally;
 pub mod vm;

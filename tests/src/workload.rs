@@ -46,6 +46,12 @@ pub fn directory() -> Result<&'static Path> {
     Ok(&PLACE.get().context("not set up")?.1)
 }
 
+/// Makes a link to the workload.
+pub fn link(path: &Path) -> Result<()> {
+    let (binary, _) = PLACE.get().context("not set up")?;
+    symlink(binary, path).with_context(|| path.display().to_string())
+}
+
 /// The ending of every name of this run, so that runs on one machine don't meet in a group.
 fn ending() -> String {
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -230,6 +236,26 @@ impl Workload {
             .as_mut()
             .context("already released")?
             .write_all(b"\n")?;
+        Ok(())
+    }
+
+    /// Tells it something, and waits until it has done that.
+    pub fn order(&mut self, order: &str) -> Result<()> {
+        self.tell(order)?;
+        self.wait_for("ok")
+    }
+
+    /// Tells it something.
+    pub fn tell(&mut self, order: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("already released")?;
+        stdin.write_all(format!("{order}\n").as_bytes())?;
+        Ok(())
+    }
+
+    /// Kills it. What others say who have its stdout can still be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 

@@ -16,6 +16,7 @@ mod faults;
 mod filesystem;
 mod fixtures;
 mod gpu;
+mod groups;
 mod ladder;
 mod latency;
 mod lifecycle;
@@ -145,6 +146,7 @@ fn main() -> Result<ExitCode> {
         rungs::cases(),
         faults::cases(),
         gpu::cases(),
+        groups::cases(),
         latency::cases(),
         lifecycle::cases(),
         short_lived::cases(),

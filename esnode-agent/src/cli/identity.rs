@@ -1,11 +1,12 @@
 //! Flags on who processes are and how they are put together.
 
+use super::values::duration;
 use crate::{
     identity::container::{self, KubeletUrl},
     process::membership::GroupBy,
 };
 use clap::{Args, builder::FalseyValueParser};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Flags on who processes are and how they are put together.
 #[derive(Args, Clone, Debug, Default)]
@@ -48,6 +49,11 @@ pub struct IdentityFlags {
     /// Ask the kubelet for pods at its read-only port, such as http://127.0.0.1:10255
     #[arg(long, env = "ESNODE_KUBELET_URL", value_name = "URL")]
     kubelet_url: Option<KubeletUrl>,
+
+    /// So long a container without processes has series of its own: 2m otherwise; for tests
+    #[arg(long, env = "ESNODE_CONTAINER_LINGER", value_name = "DURATION", hide = true,
+        value_parser = duration)]
+    pub container_linger: Option<Duration>,
 }
 
 impl IdentityFlags {

@@ -39,7 +39,7 @@ const GONE_NUMBER: u64 = 1;
 const OTHER_NUMBER: u64 = 2;
 const FIRST_NUMBER: u64 = 3;
 
-/// So long a container without processes has series of its own.
+/// So long a container without processes has series of its own, unless told otherwise.
 const LINGERS: Duration = Duration::from_mins(2);
 
 /// And so many passes at least, as its last numbers are to be seen.
@@ -59,6 +59,8 @@ pub struct Membership {
     /// As many as hooks and ledgers have room for.
     limit: usize,
     next: u64,
+    /// So long a container without processes has series of its own.
+    lingers: Duration,
     /// Since when groups have had no processes, and for how many passes.
     idle: FxHashMap<Name, (Instant, u32)>,
 }
@@ -83,6 +85,7 @@ impl Membership {
             numbers: FxHashMap::default(),
             limit,
             next: FIRST_NUMBER,
+            lingers: LINGERS,
             idle: FxHashMap::default(),
         };
         for (number, text) in [
@@ -93,6 +96,11 @@ impl Membership {
             new.know(Name::of_number(number), text.into());
         }
         new
+    }
+
+    /// Keeps the series of containers without processes for so long, instead of two minutes.
+    pub fn keep_for(&mut self, lingers: Duration) {
+        self.lingers = lingers;
     }
 
     /// By what processes are put together.
@@ -188,7 +196,7 @@ impl Membership {
                 continue;
             }
             idle.1 += 1;
-            if idle.1 > LINGERS_PASSES && now.saturating_duration_since(idle.0) >= LINGERS {
+            if idle.1 > LINGERS_PASSES && now.saturating_duration_since(idle.0) >= self.lingers {
                 let into = if of_host { HOST_NUMBER } else { GONE_NUMBER };
                 retired.folded.push((*name, Name::of_number(into)));
                 if !of_host && !retired.texts.contains(text) {

@@ -59,7 +59,7 @@ pub(crate) fn short_lived(
 }
 
 /// Sends one datagram from a socket of its own.
-fn send_to(address: SocketAddr, bytes: usize) -> Result<()> {
+pub(crate) fn send_to(address: SocketAddr, bytes: usize) -> Result<()> {
     let sent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(&vec![b'x'; bytes], address)?;
     ensure!(sent == bytes, "sent {sent} of {bytes}");
     Ok(())

@@ -12,6 +12,7 @@ mod disk;
 mod families;
 mod filesystems;
 mod meter;
+mod puppet;
 mod special;
 mod surroundings;
 mod sys;
@@ -131,6 +132,10 @@ fn run(words: &[&str], hold: bool) -> Result<()> {
         ["filesystems", case, folder, ref words @ ..] => {
             filesystems::command(case, folder.as_ref(), words)?;
         }
+        // What it is called says what it is taken for.
+        [] | ["serve", ..] => return puppet::obey(),
+        ["send-to", address, bytes] => crowd::send_to(address.parse()?, bytes.parse()?)?,
+        ["join", groups, ref next @ ..] => puppet::join(groups, next)?,
         ["refuse-bpf", ref next @ ..] => surroundings::refuse_bpf(next)?,
         ["without-tracefs", ref next @ ..] => surroundings::without_tracefs(next)?,
         _ => bail!("no such command: {words:?}"),

@@ -1,0 +1,103 @@
+//! An agent that groups, and pages of it on which no group may fall.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context as _, Result};
+use esnode_tests::agent::{Agent, need_bpf};
+use esnode_tests::page::Page;
+use esnode_tests::puppet::Programs;
+use esnode_tests::tally::Protocol;
+
+use crate::check::{ensure_eq, group};
+
+/// From where an agent has its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    Bpf,
+    Procfs,
+}
+
+/// An agent whose pages are compared with each other.
+pub(crate) struct Watch {
+    pub(crate) agent: Agent,
+    last: RefCell<Option<Page>>,
+}
+
+impl Watch {
+    pub(crate) fn start(by: By, flags: &[&str]) -> Result<Self> {
+        let mut all = flags.to_vec();
+        match by {
+            By::Bpf => need_bpf()?,
+            By::Procfs => all.push("--no-bpf"),
+        }
+        if !all.contains(&"--group-limit") {
+            all.extend(["--group-limit", "100000"]);
+        }
+        Ok(Self {
+            agent: Agent::start(&all)?,
+            last: RefCell::new(None),
+        })
+    }
+
+    /// The next page: what groups had on the last one, they still have.
+    pub(crate) fn page(&self) -> Result<Page> {
+        let page = self.agent.page()?;
+        if let Some(last) = self.last.replace(Some(page.clone())) {
+            for prefix in ["esnode_group_", "esnode_unattributed_"] {
+                page.check_monotonic(&last, prefix)?;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Reads pages until one is as it should be; fails as on the last one.
+    pub(crate) fn until<T>(&self, check: impl Fn(&Page) -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let checked = check(&self.page()?);
+            if checked.is_ok() || Instant::now() > deadline {
+                return checked;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// UDP bytes that a group sent; none if there is no such group.
+pub(crate) fn sent(page: &Page, label: &str) -> Result<u64> {
+    let labels = [("group", label)];
+    Ok(group(page, &labels).moved(Protocol::Udp)?.transmit_bytes)
+}
+
+/// Fails where a group sent something else.
+pub(crate) fn check_sent(page: &Page, label: &str, bytes: u64) -> Result<()> {
+    ensure_eq!(sent(page, label)?, bytes, "sent by {label}");
+    Ok(())
+}
+
+/// A counter or gauge of a group; none if there is no such group.
+pub(crate) fn count(page: &Page, family: &str, label: &str) -> Result<u64> {
+    let count = page.count(&format!("esnode_group_{family}"), &[("group", label)])?;
+    Ok(count.unwrap_or(0))
+}
+
+/// The label of a process.
+pub(crate) fn label_of<'a>(page: &'a Page, pid: u32, label: &str) -> Result<&'a str> {
+    let pid = pid.to_string();
+    let values = page.label_values("esnode_process_info", &[("pid", &pid)], label);
+    let mut values = values.into_iter();
+    let value = values
+        .next()
+        .with_context(|| format!("the page has no process {pid}"))?;
+    ensure_eq!(values.next(), None, "another {label} of {pid}");
+    Ok(value)
+}
+
+/// A file in the folder of a test.
+pub(crate) fn file(programs: &Programs, name: &str, text: &str) -> Result<String> {
+    let path = programs.file(name);
+    fs::write(&path, text)?;
+    Ok(path.to_string_lossy().into_owned())
+}
