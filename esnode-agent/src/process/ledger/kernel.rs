@@ -14,9 +14,30 @@ pub struct KernelLedger {
     without_network: bool,
     published: FxHashMap<Name, Group>,
     moved: FxHashMap<Name, Moved>,
-    /// Where processes were, and what they had there that was not settled: as far as that is kept.
-    members: FxHashMap<Key, (Name, Usage)>,
+    /// Where processes were, as far as that is kept.
+    members: FxHashMap<Key, Member>,
+    /// Those of them that the agent has put elsewhere since.
+    adopted: FxHashSet<Key>,
     looked: bool,
+}
+
+/// A process at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    group: Name,
+    /// What it had used that no group had for good.
+    unsettled: Usage,
+    /// What it had used before.
+    settled: Usage,
+}
+
+impl Member {
+    /// What of `before` is still to be settled, and so went along to the group that it is in now.
+    /// The rest was settled where it was: by threads that ended, or all of it by a new name.
+    fn took_along(&self, before: &Self) -> Usage {
+        let settled = self.settled.beyond_known(&before.settled);
+        before.unsettled.beyond_known(&settled)
+    }
 }
 
 /// What the hooks do not know of a group.
@@ -67,8 +88,10 @@ impl KernelLedger {
 
     /// Notes that a process was put into a group, which hooks count as begun in another one.
     pub fn adopt(&mut self, process: &Process, group: Name) {
-        // Who was there before the agent did not begin since; who was seen elsewhere is followed.
-        if self.looked && !self.members.contains_key(&process.key) {
+        if self.members.contains_key(&process.key) {
+            self.adopted.insert(process.key);
+        } else if self.looked {
+            // Who was there before the agent did not begin since.
             let known = process.unsettled.as_deref().copied().unwrap_or_default();
             self.moved_of(group, &known).more.started += 1;
         }
@@ -107,15 +130,27 @@ impl KernelLedger {
             let Some(unsettled) = process.unsettled.as_deref() else {
                 continue;
             };
-            alive.insert(process.key, (process.group, *unsettled));
+            let now = Member {
+                group: process.group,
+                unsettled: *unsettled,
+                settled: process.usage.beyond_known(unsettled),
+            };
+            alive.insert(process.key, now);
             let before = self.members.get(&process.key).copied();
-            if let Some((from, used)) = before.filter(|(from, _)| *from != process.group) {
-                self.moved_of(from, &used).more.usage.add_known(&used);
-                let here = self.moved_of(process.group, &used);
-                here.less.usage.add_known(&used);
-                here.more.started += 1;
+            if let Some(before) = before.filter(|before| before.group != now.group) {
+                let took = now.took_along(&before);
+                self.moved_of(before.group, &took)
+                    .more
+                    .usage
+                    .add_known(&took);
+                let adopted = self.adopted.contains(&process.key);
+                let here = self.moved_of(now.group, &took);
+                here.less.usage.add_known(&took);
+                // Who only took another name has begun under it for the hooks as well.
+                here.more.started += u64::from(adopted || !now.group.is_command());
             }
         }
+        self.adopted.clear();
         self.members = alive;
         self.looked = true;
     }
@@ -207,6 +242,51 @@ mod tests {
         let mut groups = hooks.to_vec();
         ledger.complete(&mut groups, &[]);
         assert_eq!(find_started(&groups, to), 1);
+    }
+
+    #[test]
+    fn what_was_settled_before_a_move_is_not_counted_twice() {
+        let (from, to) = (Name::from_bytes(*SH), Name::of_number(2));
+        let mut ledger = KernelLedger::default();
+        let sums = cpu(&mut ledger, &[group(from, 10)], &[member(1, from, 10)]);
+        assert_eq!(sums, [(from, 10)]);
+        // It used 2 more, took another name, which settled all, and used 3 under that.
+        let renamed = Process {
+            usage: usage(15),
+            ..member(1, to, 3)
+        };
+        let hooks = [group(from, 12), group(to, 3)];
+        let mut sums = cpu(&mut ledger, &hooks, &[renamed]);
+        sums.sort_unstable();
+        let mut expected = [(from, 12), (to, 3)];
+        expected.sort_unstable();
+        assert_eq!(sums, expected);
+        // One of two threads had used 4 of 10 when it ended.
+        let mut ledger = KernelLedger::default();
+        let (from, to) = (Name::of_number(1), Name::of_number(2));
+        cpu(&mut ledger, &[group(from, 10)], &[member(1, from, 10)]);
+        let moved = Process {
+            usage: usage(10),
+            ..member(1, to, 6)
+        };
+        let hooks = [group(from, 4), group(to, 6)];
+        assert_eq!(cpu(&mut ledger, &hooks, &[moved]), [(from, 10), (to, 0)]);
+    }
+
+    #[test]
+    fn a_new_name_is_a_start_for_the_hooks_alone() {
+        let (from, to) = (Name::from_bytes(*SH), Name::from_bytes(*LS));
+        let started = |adopted: bool| {
+            let mut ledger = KernelLedger::default();
+            cpu(&mut ledger, &[group(from, 0)], &[member(1, from, 0)]);
+            if adopted {
+                ledger.adopt(&member(1, from, 0), to);
+            }
+            let mut groups = vec![group(from, 0), group(to, 0)];
+            ledger.complete(&mut groups, &[member(1, to, 0)]);
+            find_started(&groups, to)
+        };
+        assert_eq!((started(false), started(true)), (0, 1));
     }
 
     fn find_started(groups: &[Group], name: Name) -> u64 {
