@@ -158,14 +158,20 @@ impl ProcessCollector {
     }
 
     /// What processes have by now is their past. What comes to it from children that end is not.
+    /// Hooks are told which groups processes are in, as their children may be gone when they are
+    /// looked at next.
     fn book_past(&mut self) {
         let ends = Arc::clone(&self.ends);
         let mut ends = lock(&ends);
-        if ends.told().is_some()
+        let assigns = self.reader.groups_by() == Some(GroupsBy::Assignment);
+        if (assigns || ends.told().is_some())
             && let Ok((mut table, _)) = self.look(&GpuFacts::default())
         {
             let reader = &self.reader;
-            ends.book(&mut table.processes, &|pid| reader.live_threads(pid));
+            match &mut table.groups {
+                Some(groups) => self.kernel_ledger.complete(groups, &table.processes),
+                None => drop(ends.book(&mut table.processes, &|pid| reader.live_threads(pid))),
+            }
         }
     }
 
