@@ -221,7 +221,8 @@ impl Bpf {
     }
 
     /// Puts processes, by what the kernel knows them by, and those that they make from now on, into
-    /// groups. What there is no room for stays where it is.
+    /// groups. What there is no room for stays where it is. For a command name, they go by whatever
+    /// their name is again.
     ///
     /// # Errors
     /// If the map can't be written.
@@ -231,6 +232,12 @@ impl Bpf {
         let map = map.ok_or_else(|| failed(no_such_map(maps::ASSIGNED)))?;
         let mut assigned = HashMap::<_, u64, Name>::try_from(map).map_err(failed)?;
         for (signal, group) in groups {
+            if group.is_command() {
+                match assigned.remove(signal) {
+                    Ok(()) | Err(MapError::KeyNotFound) => continue,
+                    Err(error) => return Err(failed(error)),
+                }
+            }
             ignore_full(assigned.insert(signal, group, 0)).map_err(failed)?;
         }
         Ok(())

@@ -53,6 +53,8 @@ const SHORT_ID: usize = 12;
 pub struct Membership {
     by: GroupBy,
     config: Option<Arc<Config>>,
+    /// Whether the rules have a name for every command, whatever it is.
+    every_comm: bool,
     /// Texts of groups that are not called by the command name.
     texts: FxHashMap<Name, Arc<str>>,
     numbers: FxHashMap<Arc<str>, Name>,
@@ -78,9 +80,12 @@ impl Membership {
     /// Groups by `by`, with the rules of `config` if those are it; at most `limit` at a time.
     #[must_use]
     pub fn new(by: GroupBy, config: Option<Arc<Config>>, limit: usize) -> Self {
+        // A name that nothing has.
+        let named = config.as_ref().and_then(|it| it.name_by_comm("\0"));
         let mut new = Self {
             by,
             config,
+            every_comm: named.is_some(),
             texts: FxHashMap::default(),
             numbers: FxHashMap::default(),
             limit,
@@ -136,8 +141,13 @@ impl Membership {
                 None => by_command,
             },
             GroupBy::Rules => match &identity.rule {
+                // Hooks see to new names, also of children that nobody sees.
+                Some(text) if self.names_by_comm(process, text) => by_command,
                 Some(text) => self.number(Arc::clone(text)),
-                None => Name::of_number(OTHER_NUMBER),
+                // By the command name alone, a kernel thread may seem to have one.
+                None if self.name_by_comm(process).is_some() => Name::of_number(OTHER_NUMBER),
+                // Also in `other`; but children that nobody sees may be named by their own names.
+                None => by_command,
             },
         }
     }
@@ -212,6 +222,16 @@ impl Membership {
             self.numbers.remove(text);
         }
         retired
+    }
+
+    /// Whether the command name of a process tells its group, by rules that leave no other process
+    /// without one. Where some do, children of this one may be in its group for lack of their own.
+    fn names_by_comm(&self, process: &Process, text: &str) -> bool {
+        self.every_comm && self.name_by_comm(process).as_deref() == Some(text)
+    }
+
+    fn name_by_comm(&self, process: &Process) -> Option<String> {
+        self.config.as_ref()?.name_by_comm(&label(process.name))
     }
 
     fn number(&mut self, text: Arc<str>) -> Name {
