@@ -208,6 +208,7 @@ fn own_rules() -> Result<()> {
     let words = ["serve", "--weights", "tea/green-1B"];
     let mut puppet = Puppet::start(&programs, "brew-server", &title, &words)?;
     puppet.order("send 700")?;
+    watch.page()?;
     puppet.order("fork 3 100")?;
     let page = watch.page()?;
     check_sent(&page, "brewer/tea/green-1B", 1_000)?;

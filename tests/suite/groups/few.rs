@@ -98,7 +98,6 @@ fn check_bounds(page: &Page) -> Result<()> {
         let name = format!("esnode_group_{family}");
         let labels = page.label_values(&name, &[], "group");
         ensure!(labels.len() <= LIMIT, "{family} of {labels:?}");
-        ensure!(labels.contains("other"), "{family}: no other in {labels:?}");
     }
     ensure_eq!(
         page.select("esnode_group_processes", &[("group", "")])

@@ -10,23 +10,23 @@ use crate::check::ensure_eq;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("groups::rules::examples_of_process_exporter", || {
+        Case::alone("groups::rules::examples_of_process_exporter", || {
             examples(By::Bpf)
         }),
-        Case::new(
+        Case::alone(
             "groups::rules::examples_of_process_exporter_without_bpf",
             || examples(By::Procfs),
         ),
-        Case::new("groups::rules::children_of_a_named_process", || {
+        Case::alone("groups::rules::children_of_a_named_process", || {
             children(By::Bpf)
         }),
-        Case::new(
+        Case::alone(
             "groups::rules::children_of_a_named_process_without_bpf",
             || children(By::Procfs),
         ),
-        Case::new("groups::rules::unseen_processes_by_their_name", unseen),
-        Case::new("groups::rules::same_as_by_command", default_of_packages),
-        Case::new("groups::rules::bad_files_are_refused", bad_files),
+        Case::alone("groups::rules::unseen_processes_by_their_name", unseen),
+        Case::alone("groups::rules::same_as_by_command", default_of_packages),
+        Case::alone("groups::rules::bad_files_are_refused", bad_files),
     ]
 }
 
@@ -161,18 +161,19 @@ fn children(by: By) -> Result<()> {
 /// Where the command name decides, a process that nobody saw alive is in its group.
 fn unseen() -> Result<()> {
     let programs = Programs::new("unseen-rules")?;
-    let rules = file(&programs, "all.yaml", RULES)?;
+    let text = "process_names:\n  - comm: [rules-bash]\n    name: \"shells\"\n  - exe: [x]\n";
+    let rules = file(&programs, "all.yaml", text)?;
     let watch = Watch::start(By::Bpf, &[&ALL[..], &["--group-config", &rules]].concat())?;
     let bash = programs.get("rules-bash")?;
     let mut parent = Puppet::start(&programs, "nobody", "nobody", &[])?;
     parent.order(&format!("run 30 1000 {}", bash.display()))?;
     // The parent was not seen either, so its children were in no group of its.
     let page = watch.page()?;
-    check_sent(&page, "rules-bash", 30_000)?;
-    ensure_eq!(count(&page, "exited_total", "rules-bash")?, 30, "ended");
+    check_sent(&page, "shells", 30_000)?;
+    ensure_eq!(count(&page, "exited_total", "shells")?, 30, "ended");
     // Now it is in `other`, and what it starts is a matter of rules all the same.
     parent.order(&format!("run 30 1000 {}", bash.display()))?;
-    check_sent(&watch.page()?, "rules-bash", 60_000)
+    check_sent(&watch.page()?, "shells", 60_000)
 }
 
 /// The configuration that the packages of process-exporter bring groups by command name.

@@ -1,8 +1,7 @@
 //! An agent that groups, and pages of it on which no group may fall.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use esnode_tests::agent::{Agent, need_bpf};
@@ -50,18 +49,6 @@ impl Watch {
             }
         }
         Ok(page)
-    }
-
-    /// Reads pages until one is as it should be; fails as on the last one.
-    pub(crate) fn until<T>(&self, check: impl Fn(&Page) -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let checked = check(&self.page()?);
-            if checked.is_ok() || Instant::now() > deadline {
-                return checked;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
     }
 }
 
