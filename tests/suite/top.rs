@@ -1,6 +1,7 @@
 //! `esnode-core top` on a pseudo-terminal, against an agent that says what a test tells it.
 
 mod agent;
+mod local;
 mod pipes;
 mod terminal;
 
@@ -30,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     cases.extend(terminal::cases());
     cases.extend(pipes::cases());
+    cases.extend(local::cases());
     cases
 }
 

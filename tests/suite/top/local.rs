@@ -1,0 +1,100 @@
+//! What it reads of this host by itself.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use esnode_tests::agent::{command, finish, need_bpf};
+use esnode_tests::puppet::{Programs, Puppet};
+use serde_json::Value;
+
+use crate::Case;
+use crate::check::ensure_eq;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("top::local", with_bpf),
+        Case::new("top::local_without_bpf", without_bpf),
+        Case::new("top::local_table", table),
+    ]
+}
+
+/// A server that looks like vLLM's, and sends to itself what it is told to.
+fn serve(folder: &str) -> Result<Puppet> {
+    let programs = Programs::new(folder)?;
+    let title = programs.get("vllm")?.to_string_lossy().into_owned();
+    Puppet::start(&programs, "vllm", &title, &["serve", "org/model-of-top"])
+}
+
+fn run(flags: &[&str]) -> Result<String> {
+    let mut command = command()?;
+    command
+        .args(["top", "--interval", "1s", "--filter", "model-of-top"])
+        .args(flags)
+        .stdout(Stdio::piped());
+    let output = finish(command)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure_eq!(output.status.code(), Some(0), "exit code with {errors}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn worker(flags: &[&str], pid: u32) -> Result<Value> {
+    let text = run(&[&["--json"], flags].concat())?;
+    let data: Value = serde_json::from_str(&text)?;
+    let processes = data.get("processes").and_then(Value::as_array);
+    let [worker] = processes.context("processes")?.as_slice() else {
+        bail!("not one process in {text}");
+    };
+    ensure_eq!(id(worker, "pid")?, pid, "process id");
+    Ok(worker.clone())
+}
+
+fn id(worker: &Value, name: &str) -> Result<u32> {
+    let value = worker.get(name).and_then(Value::as_u64);
+    let value = value.with_context(|| format!("no {name} in {worker}"))?;
+    Ok(u32::try_from(value)?)
+}
+
+fn check_identity(worker: &Value, pid: u32) -> Result<()> {
+    for (name, expected) in [
+        ("engine", "vllm"),
+        ("role", "server"),
+        ("model", "org/model-of-top"),
+        ("comm", "vllm"),
+    ] {
+        let value = worker.get(name).and_then(Value::as_str);
+        ensure_eq!(value, Some(expected), "{name}");
+    }
+    ensure_eq!(id(worker, "server_pid")?, pid, "server");
+    Ok(())
+}
+
+fn with_bpf() -> Result<()> {
+    need_bpf()?;
+    let server = serve("top-local")?;
+    let worker = worker(&[], server.root.pid())?;
+    check_identity(&worker, server.root.pid())?;
+    ensure!(worker.get("network").is_some(), "no traffic in {worker}");
+    let cpu = worker.get("cpu_percent").and_then(Value::as_f64);
+    let cpu = cpu.with_context(|| format!("no CPU in {worker}"))?;
+    ensure!((0.0..50.0).contains(&cpu), "it waits, and takes {cpu} %");
+    Ok(())
+}
+
+fn without_bpf() -> Result<()> {
+    let server = serve("top-local-proc")?;
+    let worker = worker(&["--no-bpf"], server.root.pid())?;
+    check_identity(&worker, server.root.pid())
+}
+
+fn table() -> Result<()> {
+    let server = serve("top-local-table")?;
+    let text = run(&["--once", "--width", "200"])?;
+    let pid = server.root.pid().to_string();
+    let row = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.first() == Some(&pid.as_str()));
+    let row = row.with_context(|| format!("{pid} is not in\n{text}"))?;
+    ensure!(row.contains(&"org/model-of-top"), "{row:?}");
+    Ok(())
+}
