@@ -82,9 +82,6 @@ struct Person {
     pass: u64,
 }
 
-/// What was found out with the family's help: the engine, and the group by rules.
-type Found = (Option<Arc<Worker>>, Option<Arc<str>>);
-
 /// How many ancestors are looked at.
 const DEEPEST: usize = 64;
 
@@ -146,7 +143,7 @@ impl Census {
 
     /// Who that is; of the unknown, nothing.
     #[must_use]
-    pub fn of(&self, key: Key) -> Identity {
+    fn of(&self, key: Key) -> Identity {
         let person = self.people.get(&key);
         person.map(|it| it.identity.clone()).unwrap_or_default()
     }
@@ -163,6 +160,12 @@ impl Census {
         let container = identity.container()?;
         let pod = identity.cgroup.as_deref()?.pod_uid.as_deref();
         self.directory.as_ref()?.lookup(container, pod)
+    }
+
+    /// Who that is, as far as it is known.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<&Identity> {
+        self.people.get(&key).map(|person| &person.identity)
     }
 
     /// Who these are, with what is only of interest for a few: the names of their users and
@@ -192,49 +195,87 @@ impl Census {
 
     /// Joins processes with their families: whom they work for, and which group they are in.
     fn resolve(&mut self, processes: &[Process]) {
-        let mut resolved = FxHashMap::default();
-        for process in processes {
-            self.resolve_one(process.key.pid, &mut resolved, 0);
-        }
-        for (key, (worker, rule)) in resolved {
-            let Some(person) = self.people.get(&key) else {
-                continue;
-            };
-            let mut identity = Identity {
-                worker,
-                rule,
-                ..person.identity.clone()
-            };
-            if self.rules.select.needs_container() {
-                identity.details = self.details(&identity);
-            }
-            identity.wanted = person.wanted || self.rules.select_wants(&identity);
+        for (key, worker) in self.workers(processes) {
             if let Some(person) = self.people.get_mut(&key) {
-                person.identity = identity;
+                person.identity.worker = worker;
+            }
+        }
+        if self.rules.groups.is_some() {
+            let mut inherited = FxHashMap::default();
+            for process in processes {
+                self.inherit_rule(process.key.pid, &mut inherited, 0);
+            }
+            for (key, rule) in inherited {
+                if let Some(person) = self.people.get_mut(&key) {
+                    person.identity.rule = rule;
+                }
+            }
+        }
+        let select = &self.rules.select;
+        if select.needs_engine() || select.needs_container() {
+            for process in processes {
+                let found = self.rules.select_wants(&self.described(process.key));
+                if let Some(person) = self.people.get_mut(&process.key) {
+                    person.identity.wanted = person.wanted || found;
+                }
             }
         }
     }
 
-    /// Finds out about a process and, before it, its ancestors.
-    fn resolve_one(&self, pid: u32, resolved: &mut FxHashMap<Key, Found>, depth: usize) {
-        let Some((key, person)) = self.person(pid) else {
-            return;
-        };
-        if resolved.contains_key(&key) || depth > DEEPEST {
-            return;
+    /// Those who may work for an engine, and for which one they do.
+    fn workers(&self, processes: &[Process]) -> Vec<(Key, Option<Arc<Worker>>)> {
+        let mut concerned = FxHashMap::default();
+        let candidates = processes
+            .iter()
+            .filter(|process| self.is_concerned(process.key.pid, &mut concerned, 0));
+        candidates
+            .map(|process| {
+                let before = self.people.get(&process.key);
+                let before = before.and_then(|person| person.identity.worker.as_ref());
+                let found = self.rules.engines.resolve(process.key.pid, self);
+                (process.key, keep(before, found, self))
+            })
+            .collect()
+    }
+
+    /// Whether anything about a process, or about one of its ancestors, hints at an engine.
+    fn is_concerned(&self, pid: u32, known: &mut FxHashMap<u32, bool>, depth: usize) -> bool {
+        if let Some(known) = known.get(&pid) {
+            return *known;
         }
-        self.resolve_one(person.parent, resolved, depth + 1);
-        let parent = self.person(person.parent).map(|(parent, _)| parent);
-        let parent = parent.and_then(|parent| resolved.get(&parent));
-        let (of_engine, inherited) = parent.map_or((false, None), |(worker, rule)| {
-            (worker.is_some(), rule.clone())
-        });
-        let candidate = person.own.is_some() || of_engine || self.on_gpu.contains(&key);
-        let found = candidate.then(|| self.rules.engines.resolve(pid, self));
-        let worker = keep(person.identity.worker.as_ref(), found.flatten(), self);
-        let before = person.identity.rule.clone();
-        let rule = person.rule.clone().or(inherited).or(before);
-        resolved.insert(key, (worker, rule));
+        let Some((key, person)) = self.person(pid) else {
+            return false;
+        };
+        let concerned = person.own.as_ref().is_some_and(Own::may_match)
+            || person.identity.worker.is_some()
+            || self.on_gpu.contains(&key)
+            || (depth < DEEPEST && self.is_concerned(person.parent, known, depth + 1));
+        known.insert(pid, concerned);
+        concerned
+    }
+
+    /// The group of a process by the rules: its own, or that of the nearest ancestor.
+    fn inherit_rule(
+        &self,
+        pid: u32,
+        known: &mut FxHashMap<Key, Option<Arc<str>>>,
+        depth: usize,
+    ) -> Option<Arc<str>> {
+        let (key, person) = self.person(pid)?;
+        if let Some(known) = known.get(&key) {
+            return known.clone();
+        }
+        let own = person.rule.clone();
+        let inherited = || {
+            let parent = (depth < DEEPEST).then_some(person.parent)?;
+            self.inherit_rule(parent, known, depth + 1)
+        };
+        // What it inherited stays when the ancestor is gone.
+        let rule = own
+            .or_else(inherited)
+            .or_else(|| person.identity.rule.clone());
+        known.insert(key, rule.clone());
+        rule
     }
 
     fn person(&self, pid: u32) -> Option<(Key, &Person)> {
@@ -366,9 +407,6 @@ impl Census {
 impl Rules {
     /// Whether a rule of --select matches what was found out with the family's help.
     fn select_wants(&self, identity: &Identity) -> bool {
-        if !self.select.needs_engine() && !self.select.needs_container() {
-            return false;
-        }
         let worker = identity.worker.as_deref();
         let container = identity.container();
         self.select.matches(&SelectSubject {

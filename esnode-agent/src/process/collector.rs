@@ -260,8 +260,9 @@ impl ProcessCollector {
             self.census.look(&table.processes, &on_gpu);
         }
         for process in &table.processes {
-            let identity = self.census.of(process.key);
-            if self.groups.membership.learn(process, &identity) {
+            let identity = self.census.get(process.key);
+            let learnt = identity.map(|it| self.groups.membership.learn(process, it));
+            if learnt == Some(true) {
                 self.kernel_ledger
                     .leave_past(process.group, Membership::gone());
                 if let Some(diag) = &self.sock_diag {
@@ -283,9 +284,11 @@ impl ProcessCollector {
         {
             return Ok(false);
         }
+        let nobody = Identity::default();
         let mut assigned = Vec::new();
         for process in &mut table.processes {
-            let group = membership.of(process, &self.census.of(process.key));
+            let identity = self.census.get(process.key).unwrap_or(&nobody);
+            let group = membership.of(process, identity);
             if process.group != group {
                 if by_hooks {
                     self.kernel_ledger.adopt(process, group);
@@ -359,7 +362,10 @@ impl ProcessCollector {
                 GroupBy::Container => self.census.described(process.key),
                 // They may be in several containers.
                 GroupBy::Engine => Identity {
-                    worker: self.census.of(process.key).worker,
+                    worker: self
+                        .census
+                        .get(process.key)
+                        .and_then(|it| it.worker.clone()),
                     ..Identity::default()
                 },
                 GroupBy::Command | GroupBy::Rules => break,

@@ -31,6 +31,14 @@ pub(super) struct Candidate {
     pub(super) model: Option<Arc<str>>,
 }
 
+impl Own {
+    /// Whether a rule may fit; else it is known only that the process launches others.
+    #[must_use]
+    pub fn may_match(&self) -> bool {
+        !self.candidates.is_empty()
+    }
+}
+
 /// Reads a command line by the rules; `None` where they say nothing of it.
 pub(super) fn read(file: &File, comm: &str, argv: &[String]) -> Option<Own> {
     let command = Command::of(argv);
