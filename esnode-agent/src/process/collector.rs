@@ -224,7 +224,7 @@ impl ProcessCollector {
         let energy = &mut self.devices.energy;
         let facts = ProcessFacts {
             hidden: table.processes.len() - shown.len(),
-            gpus: GpuShares::new(&gpus, &shown, &mut self.groups, units),
+            gpus: GpuShares::new(&gpus, (&table.processes, &shown), &mut self.groups, units),
             energy: energy.share(&groups, &table.processes, &shown),
             labels: self.groups.labels(&shown),
             members: self.members(&table.processes),

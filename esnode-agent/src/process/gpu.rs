@@ -29,17 +29,19 @@ pub struct GpuShares {
 /// The processes of the table that are on GPUs.
 #[must_use]
 pub fn holders(facts: &GpuFacts, processes: &[Process], units: Units) -> FxHashSet<Key> {
-    let known: FxHashSet<_> = facts
-        .devices
-        .iter()
-        .flat_map(|device| device.processes.iter().map(|process| process.key))
-        .collect();
+    let known = known(facts);
     if known.is_empty() {
         return FxHashSet::default();
     }
     let keys = processes.iter().map(|process| process.key);
     keys.filter(|key| known.contains(&rounded(*key, units)))
         .collect()
+}
+
+/// Who is on GPUs, as the GPU collector knows them.
+fn known(facts: &GpuFacts) -> FxHashSet<Key> {
+    let processes = facts.devices.iter().flat_map(|device| &device.processes);
+    processes.map(|process| process.key).collect()
 }
 
 /// As the GPU collector knows a process, which has its start time from `/proc`.
@@ -51,11 +53,11 @@ pub(super) fn rounded(key: Key, units: Units) -> Key {
 }
 
 impl GpuShares {
-    /// Joins the facts with the processes that are `shown`, and adds them up by group.
+    /// Joins the facts with the processes that are `shown`, and adds up `all` by group.
     #[must_use]
     pub fn new(
         facts: &GpuFacts,
-        shown: &[Process],
+        (all, shown): (&[Process], &[Process]),
         groups: &mut GroupSelection,
         units: Units,
     ) -> Self {
@@ -64,6 +66,11 @@ impl GpuShares {
             .enumerate()
             .map(|(place, process)| (rounded(process.key, units), place))
             .collect();
+        let known = known(facts);
+        let by_key = all
+            .iter()
+            .map(|process| (rounded(process.key, units), process.group));
+        let names: FxHashMap<_, _> = by_key.filter(|(key, _)| known.contains(key)).collect();
         let mut shares = Self::default();
         // By label and GPU.
         let mut sums = BTreeMap::<(Arc<str>, u32, &str), _>::new();
@@ -85,14 +92,13 @@ impl GpuShares {
                 });
             }
             for process in &device.processes {
-                let Some(place) = places.get(&process.key) else {
-                    continue;
-                };
-                if let Some(Process { group: name, .. }) = shown.get(*place) {
+                if let Some(name) = names.get(&process.key) {
                     with_group(*name, &|sum| sum.add(process));
                 }
-                let share = (*place, Arc::clone(identity), process.clone());
-                shares.processes.push(share);
+                if let Some(place) = places.get(&process.key) {
+                    let share = (*place, Arc::clone(identity), process.clone());
+                    shares.processes.push(share);
+                }
             }
         }
         let sums = sums.into_iter();
@@ -224,7 +230,7 @@ mod tests {
         ]);
         let holders = holders(&facts, &table, UNITS);
         assert_eq!(holders, FxHashSet::from_iter([table[0].key]));
-        let shares = GpuShares::new(&facts, &table, &mut by_command(9), UNITS);
+        let shares = GpuShares::new(&facts, (&table, &table), &mut by_command(9), UNITS);
         let places: Vec<_> = shares.processes.iter().map(|(place, ..)| *place).collect();
         assert_eq!(places, [0]);
     }
@@ -236,7 +242,12 @@ mod tests {
             on_gpu(1, 10_000_000, Some(7)),
             on_gpu(2, 10_000_000, Some(8)),
         ];
-        let shares = GpuShares::new(&facts(both), &table, &mut by_command(9), UNITS);
+        let shares = GpuShares::new(
+            &facts(both),
+            (&table, &table[1..]),
+            &mut by_command(9),
+            UNITS,
+        );
         let sums: Vec<_> = shares
             .groups
             .iter()
@@ -246,9 +257,11 @@ mod tests {
             sums,
             [("gone", Some(0), Some(7)), ("vllm", Some(15), Some(10))]
         );
+        // Those that are not shown are in the sums as well.
+        assert_eq!(shares.processes.len(), 1);
         // One of which the memory is not known.
         let one = vec![on_gpu(1, 10_000_000, Some(7)), on_gpu(2, 10_000_000, None)];
-        let shares = GpuShares::new(&facts(one), &table, &mut by_command(9), UNITS);
+        let shares = GpuShares::new(&facts(one), (&table, &table), &mut by_command(9), UNITS);
         assert_eq!(shares.groups[1].2.memory_bytes, None);
     }
 
@@ -256,7 +269,7 @@ mod tests {
     fn of_a_lost_gpu_only_the_past_is_known() {
         let mut facts = facts(Vec::new());
         facts.devices[0].unknown_processes = None;
-        let shares = GpuShares::new(&facts, &[], &mut by_command(9), UNITS);
+        let shares = GpuShares::new(&facts, (&[], &[]), &mut by_command(9), UNITS);
         let past = GroupGpu {
             energy_microjoules: Some(7),
             ..GroupGpu::default()
@@ -266,7 +279,7 @@ mod tests {
 
     #[test]
     fn groups_beyond_the_limit_share_a_label() {
-        let shares = GpuShares::new(&facts(Vec::new()), &[], &mut by_command(2), UNITS);
+        let shares = GpuShares::new(&facts(Vec::new()), (&[], &[]), &mut by_command(2), UNITS);
         let sums: Vec<_> = shares
             .groups
             .iter()
