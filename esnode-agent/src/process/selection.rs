@@ -2,7 +2,7 @@
 
 use super::{Key, Process, Usage};
 use rustc_hash::FxHashMap;
-use std::time::Duration;
+use std::{f64::consts::LN_2, time::Duration};
 
 /// Recent use halves in this time.
 const HALF_LIFE: Duration = Duration::from_mins(1);
@@ -130,10 +130,10 @@ impl ProcessSelection {
         let mut ranks = Vec::with_capacity(processes.len());
         for (place, process) in processes.iter().enumerate() {
             let key = process.key;
-            let score = self.score(process, decay);
             let age = moment
                 .boot_nanoseconds
                 .saturating_sub(key.start_nanoseconds);
+            let score = self.score(process, decay, age);
             let grown = age >= YOUNG_NANOSECONDS;
             let claim = match claim(process) {
                 // A compiler that an engine starts, and the like.
@@ -159,15 +159,20 @@ impl ProcessSelection {
         ranks
     }
 
-    /// How busy a process has been recently.
-    fn score(&mut self, process: &Process, decay: f64) -> f64 {
-        let track = self.tracks.entry(process.key).or_insert(Track {
-            cpu_nanoseconds: 0,
-            bytes: 0,
-            score: 0.0,
+    /// How busy a process has been recently. Of one that is new here, the past is taken to have been
+    /// even: a steady one has in its score what it uses in a half-life and a half.
+    fn score(&mut self, process: &Process, decay: f64, age_nanoseconds: u64) -> f64 {
+        let steady = HALF_LIFE.div_f64(LN_2);
+        let age = Duration::from_nanos(age_nanoseconds);
+        let share = steady.div_duration_f64(age.max(steady));
+        let track = self.tracks.entry(process.key).or_insert_with(|| Track {
+            cpu_nanoseconds: process.usage.cpu_nanoseconds,
+            bytes: process.usage.bytes(),
+            score: process.usage.weight() * share,
             pass: 0,
         });
         let recent = process.usage.weight() - weight(track.cpu_nanoseconds, track.bytes);
+        let decay = if track.pass == 0 { 1.0 } else { decay };
         *track = Track {
             cpu_nanoseconds: process.usage.cpu_nanoseconds,
             bytes: process.usage.bytes(),
@@ -281,6 +286,18 @@ mod tests {
             let all = at(1_000_000, turn * 20_000_000);
             assert_eq!(busiest(&mut selection, after(60), &all), [1]);
         }
+    }
+
+    #[test]
+    fn who_was_busy_long_ago_is_not_busy() {
+        let mut selection = ProcessSelection::new(1);
+        let moment = Moment {
+            elapsed: Duration::from_secs(1),
+            boot_nanoseconds: 100_000 * SECOND,
+        };
+        // 100 s of a day, and 3 of half a minute.
+        let both = [process(1, 100), born(2, 3, 99_970)];
+        assert_eq!(busiest(&mut selection, moment, &both), [2]);
     }
 
     #[test]
