@@ -15,6 +15,7 @@ mod fallback;
 mod faults;
 mod filesystem;
 mod fixtures;
+mod flood;
 mod gpu;
 mod groups;
 mod ladder;
@@ -27,6 +28,7 @@ mod parity;
 mod power;
 mod readers;
 mod rungs;
+mod selection;
 mod server;
 mod short_lived;
 mod threads;
@@ -147,7 +149,9 @@ fn main() -> Result<ExitCode> {
         faults::cases(),
         gpu::cases(),
         groups::cases(),
+        selection::cases(),
         latency::cases(),
+        flood::cases(),
         lifecycle::cases(),
         short_lived::cases(),
         conservation::cases(),

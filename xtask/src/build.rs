@@ -79,6 +79,18 @@ pub(crate) fn fake_nvml(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join("release/libfake_nvml.so"))
 }
 
+/// Builds the workload of the tests, and says where it is.
+pub(crate) fn workload(workspace: &Workspace) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo_locked("build");
+    cargo.args([
+        "--release",
+        "--package=esnode-tests",
+        "--bin=esnode-workload",
+    ]);
+    step::run("Building the workload", &mut cargo)?;
+    Ok(workspace.target.join("release/esnode-workload"))
+}
+
 fn set_object(cargo: &mut Command, object: Option<&PathBuf>) {
     const NAME: &str = "ESNODE_BPF_OBJECT";
     match object {

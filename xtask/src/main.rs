@@ -7,6 +7,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod flood;
 mod gpu_check;
 mod lint;
 mod privilege;
@@ -35,6 +36,7 @@ enum Xtask {
     Vm(vm::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    Flood(flood::Args),
     GpuCheck(gpu_check::Args),
 }
 
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Xtask::Vm(args) => vm::main(&args),
         Xtask::Lint(args) => lint::main(&args),
         Xtask::Bench(args) => bench::main(&args),
+        Xtask::Flood(args) => flood::main(&args),
         Xtask::GpuCheck(args) => gpu_check::main(&args),
     };
     done.unwrap_or_else(|error| {

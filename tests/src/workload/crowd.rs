@@ -109,6 +109,16 @@ pub(crate) fn storm(names: &[&str]) -> Result<()> {
     meter.tell()
 }
 
+/// Uses the processor a little, ten times a second, until stdin is closed.
+pub(crate) fn ticks() -> Result<()> {
+    say("at ticks\n");
+    while !stdin_closed()? {
+        spin(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(99));
+    }
+    Ok(())
+}
+
 /// Whether stdin is at its end.
 fn stdin_closed() -> Result<bool> {
     let stdin = io::stdin();

@@ -11,6 +11,7 @@ mod device;
 mod disk;
 mod families;
 mod filesystems;
+mod flood;
 mod meter;
 mod puppet;
 mod special;
@@ -24,6 +25,7 @@ mod transport;
 use std::env;
 use std::io::{self, Read as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use esnode_tests::skip::Skip;
@@ -132,6 +134,13 @@ fn run(words: &[&str], hold: bool) -> Result<()> {
         ["filesystems", case, folder, ref words @ ..] => {
             filesystems::command(case, folder.as_ref(), words)?;
         }
+        ["flood", rate, seconds, names] => {
+            let (time, names) = (Duration::from_secs(seconds.parse()?), names.parse()?);
+            let rate = rate.parse()?;
+            flood::Flood { rate, time, names }.run()?;
+        }
+        ["ticks"] => crowd::ticks()?,
+        ["drop", _number, name] => flood::drop_in(name)?,
         // What it is called says what it is taken for.
         [] | ["serve", ..] => return puppet::obey(),
         ["send-to", address, bytes] => crowd::send_to(address.parse()?, bytes.parse()?)?,

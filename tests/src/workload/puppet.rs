@@ -8,6 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use esnode_tests::tally::{Protocol, Tally};
@@ -15,7 +16,7 @@ use nix::sys::prctl::set_name;
 
 use crate::crowd::{AT_ONCE, reap_any, send_to};
 use crate::meter::{Meter, say, tell_fact};
-use crate::{disk, sys, threads, transfer};
+use crate::{disk, flood, sys, threads, transfer};
 
 /// Set for a program that a puppet became: it says `ok` once it reads stdin. Before, the next line
 /// could be read by the one that it was.
@@ -53,6 +54,11 @@ fn order(words: &[&str]) -> Result<()> {
         ["fork", count, bytes] => children(count.parse()?, bytes.parse()?, None, &mut meter)?,
         ["run", count, bytes, program] => {
             children(count.parse()?, bytes.parse()?, Some(program), &mut meter)?;
+        }
+        ["flood", rate, seconds, names] => {
+            let time = Duration::from_secs(seconds.parse()?);
+            let (rate, names) = (rate.parse()?, names.parse()?);
+            flood::Flood { rate, time, names }.run()?;
         }
         ["spawn", tag, orders, program, title, ref arguments @ ..] => {
             let child = Command::new(program)

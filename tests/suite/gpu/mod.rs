@@ -29,7 +29,22 @@ mod table;
 mod watch;
 mod xids;
 
+use esnode_tests::gpu::device;
+use serde_json::{Value, json};
+
 use crate::Case;
+
+/// A process that holds memory of a GPU and computes, as a script has it.
+pub(crate) fn holder(pid: u32) -> Value {
+    support::process(pid, 1)
+}
+
+/// A GPU with these processes, as a script has it.
+pub(crate) fn device_with(processes: &[Value]) -> Value {
+    let mut gpu = device(0);
+    support::put(&mut gpu, json!({ "processes": processes }));
+    gpu
+}
 
 pub(crate) fn cases() -> Vec<Case> {
     [

@@ -186,7 +186,7 @@ const OF_DEVICES: [&str; 1] = ["latency::"];
 const OF_NO_BPF: [&str; 1] = ["without_bpf::"];
 
 /// Tests that a short run leaves out as well, for the time that they take.
-const LONG: [&str; 3] = ["conservation::", "lifecycle::", "short_lived::"];
+const LONG: [&str; 4] = ["conservation::", "flood::", "lifecycle::", "short_lived::"];
 
 /// Tests that a short run leaves out where processes are read as in the round with all rungs.
 const OF_PROCESSES: [&str; 1] = ["disk::"];
