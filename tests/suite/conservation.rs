@@ -59,6 +59,24 @@ pub(crate) fn cases() -> Vec<Case> {
             false,
         ),
         case(
+            "by_container",
+            &["--group-by", "container"],
+            Load::Network(MIXED),
+            false,
+        ),
+        case(
+            "by_engine",
+            &["--group-by", "engine"],
+            Load::Network(MIXED),
+            false,
+        ),
+        case(
+            "disk_by_engine",
+            &["--group-by", "engine"],
+            Load::Disk,
+            false,
+        ),
+        case(
             "disk_with_tiny_thread_map",
             &["--bpf-threads", "8"],
             Load::Disk,

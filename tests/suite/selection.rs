@@ -92,6 +92,10 @@ impl Host {
 fn order() -> Result<()> {
     let programs = Programs::new("order-of-claims")?;
     let it = Host::start(&programs)?;
+    let name = Name::new("idle")?;
+    let idle: Vec<_> = (0..40)
+        .map(|_| Workload::run(&name, &["idle"]))
+        .collect::<Result<_>>()?;
     let fake = FakeNvml::new(&host(&[device_with(&[holder(it.holder.pid())])]))?;
     thread::sleep(GROWN);
     let workers = BTreeSet::from([it.server.root.pid(), it.worker.pid]);
@@ -115,16 +119,17 @@ fn order() -> Result<()> {
         })?;
     }
     // With room for more, who is busy.
-    let agent = fake.start(&[&FEW[..], &["--process-limit", "12"]].concat())?;
+    let agent = fake.start(&[&FEW[..], &["--process-limit", "32"]].concat())?;
     agent.page()?;
     let more = Workload::run(&Name::new("busy")?, &["cpu", "2000"])?;
     within_grace(|| {
         let seen = shown(&agent.page()?)?;
-        ensure_eq!(seen.len(), 12, "processes with series");
+        ensure_eq!(seen.len(), 32, "processes with series");
         ensure!(seen.contains(&it.busy.pid()), "the busy one of {seen:?}");
         ensure!(!seen.contains(&more.pid()), "a young one of {seen:?}");
         Ok(())
     })?;
+    drop(idle);
     Ok(())
 }
 
