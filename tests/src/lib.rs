@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod container;
+pub mod docker;
 pub mod fixture;
 pub mod gpu;
 pub mod http;

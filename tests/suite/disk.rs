@@ -89,7 +89,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Fails as ignored where files aren't on a disk.
-fn need_disk() -> Result<()> {
+pub(crate) fn need_disk() -> Result<()> {
     let kind = statfs(workload::directory()?)?.filesystem_type();
     if kind == TMPFS_MAGIC {
         skip!("the target folder is on tmpfs, which has no disk behind it");

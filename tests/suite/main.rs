@@ -11,6 +11,7 @@ mod check;
 mod cli;
 mod conservation;
 mod disk;
+mod docker;
 mod fallback;
 mod faults;
 mod filesystem;
@@ -44,6 +45,7 @@ use std::sync::{PoisonError, RwLock};
 
 use anyhow::Result;
 use esnode_tests::agent::Agent;
+use esnode_tests::docker::Docker;
 use esnode_tests::log;
 use esnode_tests::skip::Skip;
 use esnode_tests::{vm, workload};
@@ -131,6 +133,7 @@ fn main() -> Result<ExitCode> {
         network::cases(),
         threads::cases(),
         disk::cases(),
+        docker::cases(),
         server::cases(),
         api::cases(),
         page::cases(),
@@ -164,6 +167,7 @@ fn main() -> Result<ExitCode> {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     Agent::stop_shared();
+    Docker::stop_shared();
     workload::clean_up()?;
     Ok(conclusion.exit_code())
 }

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     ffi::OsString,
     fs,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -12,14 +14,17 @@ use anyhow::{Context as _, Result};
 use crate::{
     build, privilege, step,
     tally::{Skip, Tally},
+    vm::programs,
     workspace::Workspace,
 };
 
 /// Build everything and run every test that this machine can run.
 ///
 /// First the tests beside the code, then the suite that drives the real agent. The suite loads
-/// BPF programs, so it runs as root, or through sudo where that asks no password. What cannot
-/// run here is listed at the end with the reason; the last line counts all tests.
+/// BPF programs, so it runs as root, or through sudo where that asks no password. Where dockerd
+/// is, on the path or below target/tools/debian, tests in containers run too, with static builds
+/// of the agent and its workload. What cannot run here is listed at the end with the reason; the
+/// last line counts all tests.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask test tcp                  all tests with `tcp` in their names
@@ -62,6 +67,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
     let root = Root::find();
     let runner = root.runner(&workspace)?;
+    let containers = containers(&workspace, args)?;
     outcome.test("black-box tests", args, || {
         let mut cargo = workspace.cargo_locked("test");
         cargo
@@ -69,6 +75,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
             .env("ESNODE_CORE", &built.agent)
             .env("ESNODE_FAKE_NVML", &fake_nvml)
             .env("ESNODE_TEST_SKIPS", &report)
+            .envs(containers.clone())
             .envs(runner.clone());
         cargo
     })?;
@@ -123,6 +130,25 @@ impl Outcome {
     }
 }
 
+/// What tests in containers need, by variable: where programs of Debian are, and static builds of
+/// the agent and the workload. Nothing where such tests can't run or aren't asked for.
+fn containers(workspace: &Workspace, args: &Args) -> Result<Vec<(&'static str, PathBuf)>> {
+    let tools = workspace.tools().join("debian");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = env::split_paths(&path).chain([tools.join("usr/sbin")]);
+    let there = folders.any(|folder| folder.join("dockerd").is_file());
+    let asked = |filter: &String| filter.contains("docker");
+    if !there || !args.filter.as_ref().is_none_or(asked) {
+        return Ok(Vec::new());
+    }
+    let (agent, workload) = programs::for_containers(workspace)?;
+    Ok(vec![
+        ("ESNODE_TEST_TOOLS", tools),
+        ("ESNODE_STATIC_AGENT", agent),
+        ("ESNODE_STATIC_WORKLOAD", workload),
+    ])
+}
+
 /// How the black-box tests become root.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Root {
@@ -153,8 +179,14 @@ impl Root {
             .find_map(|line| line.strip_prefix("host: "))
             .context("`rustc -vV` names no host")?;
         let name = host.to_uppercase().replace(['-', '.'], "_");
-        let keep =
-            privilege::preserve_env(["ESNODE_CORE", "ESNODE_FAKE_NVML", "ESNODE_TEST_SKIPS"]);
+        let keep = privilege::preserve_env([
+            "ESNODE_CORE",
+            "ESNODE_FAKE_NVML",
+            "ESNODE_STATIC_AGENT",
+            "ESNODE_STATIC_WORKLOAD",
+            "ESNODE_TEST_SKIPS",
+            "ESNODE_TEST_TOOLS",
+        ]);
         Ok(Some((
             format!("CARGO_TARGET_{name}_RUNNER"),
             format!("sudo -n {keep} --"),

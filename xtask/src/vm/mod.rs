@@ -5,7 +5,7 @@ mod kernel;
 mod machine;
 mod matrix;
 mod modules;
-mod programs;
+pub(crate) mod programs;
 mod report;
 mod verdict;
 

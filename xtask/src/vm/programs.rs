@@ -1,5 +1,5 @@
-//! The programs that run in a virtual machine: the agent, the suite and its workload, each one
-//! file that needs nothing else.
+//! The programs that run in a virtual machine or a container: the agent, the suite and its
+//! workload, each one file that needs nothing else.
 
 use std::{
     fs,
@@ -21,28 +21,51 @@ pub(super) struct Programs {
 
 /// Builds them.
 pub(super) fn build(workspace: &Workspace, machine: Machine) -> Result<Programs> {
+    let agent = agent(workspace, machine)?;
     let target = machine.target();
-    ensure_target(workspace, &target)?;
-    let object = build_ebpf::build_for(workspace, machine.arch())?;
-
-    let mut agent = cargo(workspace, "build", &target);
-    agent
-        .args(["--package=esnode-agent", "--bin=esnode-core"])
-        .env("ESNODE_BPF_OBJECT", object);
-    step::run(&format!("Building the agent for {target}"), &mut agent)?;
-
     let mut suite = cargo(workspace, "test", &target);
     suite
         .args(["--package=esnode-tests", "--test=suite", "--no-run"])
         .arg("--message-format=json-render-diagnostics");
     step::announce(&format!("Building the suite for {target}"));
     let messages = step::capture(&mut suite)?;
-    let folder = workspace.target.join(&target).join("release");
     Ok(Programs {
-        agent: folder.join("esnode-core"),
+        agent,
         suite: executable(&messages).context("cargo names no executable of the suite")?,
-        workload: folder.join("esnode-workload"),
+        workload: folder(workspace, &target).join("esnode-workload"),
     })
+}
+
+/// Builds the agent and the workload for containers of this machine, and says where they are.
+pub(crate) fn for_containers(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
+    let machine = Machine::own()?;
+    let agent = agent(workspace, machine)?;
+    let target = machine.target();
+    let mut workload = cargo(workspace, "build", &target);
+    workload.args(["--package=esnode-tests", "--bin=esnode-workload"]);
+    step::run(
+        &format!("Building the workload for {target}"),
+        &mut workload,
+    )?;
+    Ok((agent, folder(workspace, &target).join("esnode-workload")))
+}
+
+/// Builds the agent.
+fn agent(workspace: &Workspace, machine: Machine) -> Result<PathBuf> {
+    let target = machine.target();
+    ensure_target(workspace, &target)?;
+    let object = build_ebpf::build_for(workspace, machine.arch())?;
+    let mut agent = cargo(workspace, "build", &target);
+    agent
+        .args(["--package=esnode-agent", "--bin=esnode-core"])
+        .env("ESNODE_BPF_OBJECT", object);
+    step::run(&format!("Building the agent for {target}"), &mut agent)?;
+    Ok(folder(workspace, &target).join("esnode-core"))
+}
+
+/// Where cargo leaves what it builds for a target.
+fn folder(workspace: &Workspace, target: &str) -> PathBuf {
+    workspace.target.join(target).join("release")
 }
 
 /// Links with the linker that comes with Rust: for another processor there is mostly no other.
