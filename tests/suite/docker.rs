@@ -75,10 +75,9 @@ fn right_container(flags: &[&str]) -> Result<()> {
         within_grace(|| running.check_named(&agent.page()?))?;
         within_grace(|| running.check_bytes(&agent.page()?, amounts))?;
     }
-    ensure_eq!(
-        web.container.image == db.container.image,
-        false,
-        "one image"
+    ensure!(
+        web.container.image != db.container.image,
+        "one image for both"
     );
     Ok(())
 }
@@ -92,7 +91,7 @@ struct Running {
 
 impl Running {
     fn start(docker: &Arc<Docker>, stem: &str, image: usize, amounts: &Amounts) -> Result<Self> {
-        let file = Container::file(&format!("{stem}-{image}.data"));
+        let file = Container::file();
         let bytes = amounts.write.to_string();
         let write = ["disk", "write", &file, &bytes];
         let container = Container::create(docker, stem, image, &write)?;

@@ -1,8 +1,9 @@
 //! A container in which the workload runs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 
@@ -57,7 +58,7 @@ impl Container {
         words: &[&str],
     ) -> Result<Self> {
         let image = *IMAGES.get(image).context("no such image")?;
-        let name = format!("{stem}-{}", std::process::id());
+        let name = format!("{stem}-{}-{}", process::id(), count());
         let start = ["create", "--name", &name];
         let line: Vec<_> = start
             .iter()
@@ -119,10 +120,10 @@ impl Container {
         Ok(())
     }
 
-    /// A file of this run, as a container sees it.
+    /// A file that no other test has, as a container sees it.
     #[must_use]
-    pub fn file(stem: &str) -> String {
-        format!("{}/{stem}", Self::DATA)
+    pub fn file() -> String {
+        format!("{}/docker-{}.data", Self::DATA, count())
     }
 }
 
@@ -131,6 +132,12 @@ impl Drop for Container {
         // Fails only when it's gone.
         let _ = self.remove();
     }
+}
+
+/// A number that isn't given out again.
+fn count() -> usize {
+    static COUNT: AtomicUsize = AtomicUsize::new(1);
+    COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The folder of this run on the host's disk.

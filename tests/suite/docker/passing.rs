@@ -90,10 +90,10 @@ fn processes() -> Result<()> {
     let mut written = running.written(&WEB)?;
     let mut sent = running.sender.report.total();
     let bytes = BYTES.to_string();
-    for index in 0..COUNT {
+    for _ in 0..COUNT {
         let moved = container.exec(&["move", "send", "tcp4", &bytes, &bytes])?;
         sent += &moved.release()?.report.total();
-        let file = Container::file(&format!("exec-{index}.data"));
+        let file = Container::file();
         let disk = container.exec(&["disk", "write", &file, &WRITTEN.to_string()])?;
         written += disk.release()?.report.io_at("end")?.write_bytes;
     }
