@@ -68,13 +68,17 @@ fn folder(workspace: &Workspace, target: &str) -> PathBuf {
     workspace.target.join(target).join("release")
 }
 
-/// Links with the linker that comes with Rust: for another processor there is mostly no other.
+/// Links with the linker that comes with Rust: for another processor there is mostly no other. What
+/// is tried with these programs is not how fast they are, so that they are built for fast building:
+/// in parts, which the linker joins as they are.
 fn cargo(workspace: &Workspace, subcommand: &str, target: &str) -> Command {
     let name = target.to_uppercase().replace('-', "_");
     let mut cargo = workspace.cargo_locked(subcommand);
     cargo
         .args(["--release", "--target", target])
-        .env(format!("CARGO_TARGET_{name}_LINKER"), "rust-lld");
+        .env(format!("CARGO_TARGET_{name}_LINKER"), "rust-lld")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     cargo
 }
 
