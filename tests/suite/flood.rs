@@ -94,16 +94,16 @@ fn flat(mode: Mode) -> Result<()> {
     thread::sleep(WARM_UP);
     let thirds = [measure(&agent)?, measure(&agent)?, measure(&agent)?];
     source.root.wait_for("ok")?;
-    let made = source.root.report.fact("made")?;
+    let forks = source.root.report.fact("made")?;
     // A tenth of what was asked for is enough on a slow machine to see what grows.
     ensure!(
-        made >= RATE * seconds / 10,
-        "{made} processes in {seconds} s"
+        forks >= RATE * seconds / 10,
+        "{forks} processes in {seconds} s"
     );
     let ended = ends(&counting.page()?, mode) - before;
     // Both are whole, and far below 2^53.
-    ensure_eq!(ended.to_string(), made.to_string(), "processes that ended");
-    check(&thirds).with_context(|| format!("{made} processes, {thirds:?}"))
+    ensure_eq!(ended.to_string(), forks.to_string(), "processes that ended");
+    check(&thirds).with_context(|| format!("{forks} processes, {thirds:?}"))
 }
 
 /// Processes of the flood that ended.

@@ -76,7 +76,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     step::print("minute  processes  series  page kB  RSS MB  CPU ms/scrape  scrape s");
     let mut rows = Vec::new();
     for minute in 1..=args.minutes {
-        let row = watch(&agent, &source, Duration::from_secs(60))?;
+        let row = watch(&agent, &source, Duration::from_mins(1))?;
         tell(minute, &row);
         rows.push(row);
     }
