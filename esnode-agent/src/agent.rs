@@ -1,8 +1,12 @@
 //! Putting the parts together: from the command line to the collectors.
 
+mod found;
+
+pub use found::{Found, Who};
+
 use crate::{
     bpf::{self, Bpf, BpfError, GroupsBy, layout::Hierarchy, sys},
-    cli::{DEFAULT_SYSFS, GpuFlags, IdentityFlags, PageOptions, Serving, Sources},
+    cli::{DEFAULT_SYSFS, GpuFlags, PageOptions, Serving, Sources},
     collectors::{
         CollectError, Collector, CollectorName,
         cpu::CpuCollector,
@@ -24,10 +28,9 @@ use crate::{
     },
     error::read_file,
     gpu::{GpuOptions, Gpus, book::GroupBook, collector::GpuCollector, filter::Filter},
-    grouping::process_exporter::Config,
     identity::{
         census::{Census, Rules},
-        container::{self, Directory},
+        container::Directory,
         engine::Engines,
     },
     ladder::{Refusal, Signal, Standing},
@@ -46,7 +49,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use std::{fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::TcpListener, path::Path, time::Duration};
 use tracing::{info, warn};
 
 /// Binds every address, before anything is loaded: a port that is taken ends the start.
@@ -81,7 +84,7 @@ pub fn check_roots(sources: &Sources) -> Result<()> {
 /// Loads BPF if it is wanted and possible. Also gives the rungs of the ladder that BPF has, with
 /// what refused those that are not in use.
 #[must_use]
-pub fn load_bpf(sources: &Sources, by: GroupBy) -> (Option<Bpf>, Vec<Standing>) {
+fn load_bpf(sources: &Sources, by: GroupBy) -> (Option<Bpf>, Vec<Standing>) {
     if !sources.enabled().contains(&CollectorName::Process) {
         return (None, Vec::new());
     }
@@ -113,7 +116,7 @@ pub fn load_bpf(sources: &Sources, by: GroupBy) -> (Option<Bpf>, Vec<Standing>) 
 ///
 /// # Errors
 /// If the system refuses a thread.
-pub fn find_gpus(sources: &Sources, flags: &GpuFlags, groups: GroupBook) -> Result<Option<Gpus>> {
+fn find_gpus(sources: &Sources, flags: &GpuFlags, groups: GroupBook) -> Result<Option<Gpus>> {
     if !sources.enabled().contains(&CollectorName::Gpu) {
         return Ok(None);
     }
@@ -130,12 +133,6 @@ pub fn find_gpus(sources: &Sources, flags: &GpuFlags, groups: GroupBook) -> Resu
         groups,
     });
     Ok(Some(gpus.context("cannot start the GPU thread")?))
-}
-
-/// Opens the rungs below BPF for the signals that have none yet, and puts them into `standings`.
-#[must_use]
-pub fn open_fallback(sources: &Sources, standings: &mut [Standing]) -> Fallback {
-    Fallback::open(&sources.procfs, &sources.sysfs, &sources.without, standings)
 }
 
 /// Says in the log where every signal stands, and why it stands no better.
@@ -158,89 +155,6 @@ pub fn log_standings(standings: &[Standing]) {
         } in refused
         {
             info!("{signal} is not read from {rung}: {reason} (to do: {remedy})");
-        }
-    }
-}
-
-/// What was found on this host, for the collectors.
-pub struct Found {
-    /// BPF, if it is loaded.
-    pub bpf: Option<Bpf>,
-    /// What stands in for it.
-    pub fallback: Fallback,
-    /// GPUs, if they are wanted.
-    pub gpus: Option<Gpus>,
-    /// Where these read which groups processes are in.
-    pub book: GroupBook,
-    /// Who processes are.
-    pub who: Who,
-}
-
-/// By what it is told who processes are.
-#[derive(Debug)]
-pub struct Who {
-    /// How they are put together.
-    pub by: GroupBy,
-    /// By which rules, if by rules.
-    rules: Option<Arc<Config>>,
-    /// The user's rules for engines, and those that the agent brings.
-    engines: Option<Engines>,
-    /// Where to look for what containers are called.
-    containers: Option<container::Options>,
-    /// So long a container without processes has series of its own, if not as usual.
-    container_linger: Option<Duration>,
-}
-
-impl Found {
-    /// Nothing but files.
-    ///
-    /// # Errors
-    /// See [`Who::of`].
-    pub fn nothing(flags: &IdentityFlags) -> Result<Self> {
-        let who = Who::of(flags)?;
-        Ok(Self {
-            bpf: None,
-            fallback: Fallback::default(),
-            gpus: None,
-            book: who.book(),
-            who,
-        })
-    }
-}
-
-impl Who {
-    /// Reads the files that the flags name.
-    ///
-    /// # Errors
-    /// What is wrong with flags or files.
-    pub fn of(flags: &IdentityFlags) -> Result<Self> {
-        let by = flags.group_by().map_err(anyhow::Error::msg)?;
-        let read = |path: &Path| {
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        let rules = flags.group_config.as_deref().map(|path| {
-            let config = Config::parse(path, &read(path)?);
-            Ok::<_, anyhow::Error>(Arc::new(config.context("cannot use --group-config")?))
-        });
-        let engines = flags.engine_rules.as_deref().map(|path| {
-            let engines = Engines::with_user_rules(path, &read(path)?);
-            engines.context("cannot use --engine-rules")
-        });
-        Ok(Self {
-            by,
-            rules: rules.transpose()?,
-            engines: engines.transpose()?,
-            containers: flags.container_sources(),
-            container_linger: flags.container_linger,
-        })
-    }
-
-    /// Where the GPUs' accounts read which groups processes are in.
-    #[must_use]
-    pub fn book(&self) -> GroupBook {
-        match self.by {
-            GroupBy::Command => GroupBook::default(),
-            GroupBy::Container | GroupBy::Engine | GroupBy::Rules => GroupBook::new(),
         }
     }
 }

@@ -6,8 +6,7 @@ use crate::{
     cli::{CheckOptions, IdentityFlags, PageOptions},
     collectors::{CollectError, Collector, CollectorName, Sample},
     ladder::{Refusal, Signal, Standing, State},
-    privileges::{self, Needs},
-    version,
+    privileges, version,
 };
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -30,14 +29,11 @@ pub fn run(options: &CheckOptions) -> Result<ExitCode> {
     let sources = &options.sources;
     agent::check_roots(sources)?;
     let mut found = Found::nothing(&IdentityFlags::default())?;
-    found.gpus = agent::find_gpus(sources, &options.gpu, found.book.clone())?;
-    let (bpf, mut standings) = agent::load_bpf(sources, found.who.by);
-    let fallback = agent::open_fallback(sources, &mut standings);
-    if let Err(error) = privileges::drop(Needs::of(bpf.as_ref(), &fallback)) {
+    let standings = found.load(sources, &options.gpu)?;
+    if let Err(error) = privileges::drop(found.needs()) {
         warn!(%error, "keeping all privileges");
     }
     let page = PageOptions::default();
-    (found.bpf, found.fallback) = (bpf, fallback);
     let mut collectors = agent::collectors(sources, &page, found, &standings)?;
     let samples: Vec<_> = collectors.iter_mut().map(Collector::sample).collect();
     let report = Report::new(&standings, &samples);

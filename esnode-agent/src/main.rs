@@ -12,7 +12,7 @@ use esnode_agent::{
     },
     check,
     cli::{AgentOptions, Cli, Command, LogFormat, LogLevel, LogOptions},
-    privileges::{self, Needs},
+    privileges,
     sampler::Sampler,
     server, top, version,
 };
@@ -95,19 +95,15 @@ fn serve(options: &AgentOptions) -> Result<ExitCode> {
     agent::check_roots(&options.sources)?;
     let mut found = Found::nothing(&options.identity)?;
     let listeners = agent::bind(&options.serving)?;
-    // Opening the driver takes time, which BPF takes as well.
-    found.gpus = agent::find_gpus(&options.sources, &options.gpu, found.book.clone())?;
-    let (mut bpf, mut standings) = agent::load_bpf(&options.sources, found.who.by);
-    let fallback = agent::open_fallback(&options.sources, &mut standings);
+    let standings = found.load(&options.sources, &options.gpu)?;
     agent::log_standings(&standings);
-    let bpf_log = bpf.as_mut().map(Bpf::take_logger).transpose();
+    let bpf_log = found.bpf.as_mut().map(Bpf::take_logger).transpose();
     let bpf_log = bpf_log.context("cannot open the log of the BPF programs")?;
     // Before there are threads: capabilities are theirs.
-    if let Err(error) = privileges::drop(Needs::of(bpf.as_ref(), &fallback)) {
+    if let Err(error) = privileges::drop(found.needs()) {
         warn!(%error, "keeping all privileges");
     }
     let (sources, page) = (&options.sources, &options.page);
-    (found.bpf, found.fallback) = (bpf, fallback);
     let collectors = agent::collectors(sources, page, found, &standings)?;
     agent::log_collectors(sources, &collectors);
     let (sampler, thread) = Sampler::start(collectors, page.names(), started)

@@ -7,7 +7,7 @@ use crate::{
     bpf::sys::use_one_heap,
     cli::{PageOptions, TopOptions},
     page::Names,
-    privileges::{self, Needs},
+    privileges,
     sampler::{Sampler, SamplerThread},
 };
 use anyhow::{Context, Result};
@@ -41,12 +41,9 @@ impl Local {
         let sources = &options.sources;
         agent::check_roots(sources)?;
         let mut found = Found::nothing(&options.identity)?;
-        found.gpus = agent::find_gpus(sources, &options.gpu, found.book.clone())?;
-        let (bpf, mut standings) = agent::load_bpf(sources, found.who.by);
-        let fallback = agent::open_fallback(sources, &mut standings);
+        let standings = found.load(sources, &options.gpu)?;
         // Without fewer rights than before, it reads the same.
-        let _ = privileges::drop(Needs::of(bpf.as_ref(), &fallback));
-        (found.bpf, found.fallback) = (bpf, fallback);
+        let _ = privileges::drop(found.needs());
         let page = PageOptions {
             process_limit: PROCESSES,
             ..PageOptions::default()
