@@ -9,28 +9,20 @@ pub(crate) mod programs;
 mod report;
 mod verdict;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    thread,
-};
+use std::{fs, path::Path, process::ExitCode};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum as _;
 
 use self::{
     image::Image,
-    machine::{End, Parts},
+    machine::Parts,
     matrix::{Kernel, Machine, ROUNDS, Round},
     programs::Programs,
     report::Report,
     verdict::Console,
 };
 use crate::{step, workspace::Workspace};
-
-/// How many machines run beside one another: a machine waits for much of its time.
-const AT_ONCE: usize = 2;
 
 /// Run the tests on kernels of Debian, in virtual machines.
 ///
@@ -68,8 +60,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     for &kernel in kernels {
         machine::ensure_qemu(kernel.machine())?;
     }
+    let mut report = Report::default();
     let mut built: Vec<(Machine, Programs)> = Vec::new();
-    let mut booted = Vec::new();
     for &kernel in kernels {
         let machine = kernel.machine();
         if !built.iter().any(|(other, _)| *other == machine) {
@@ -77,85 +69,44 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         }
         let programs = built.iter().find(|(other, _)| *other == machine);
         let (_, programs) = programs.context("no programs")?;
-        booted.push(Trial::prepare(&workspace, kernel, programs, args)?);
-    }
-    let mut report = Report::default();
-    for trials in booted.chunks(AT_ONCE) {
-        for (trial, heard) in trials.iter().zip(boot(trials)) {
-            let (console, end) = heard?;
-            report.judge(trial.kernel, &trial.rounds, &console, &end);
-        }
+        try_kernel(&workspace, kernel, programs, args, &mut report)?;
     }
     step::announce("The kernels are done");
     let well = report.print(&workspace.target.join("vm"))?;
     Ok(ExitCode::from(u8::from(!well)))
 }
 
-/// A kernel that is ready to boot.
-struct Trial {
+fn try_kernel(
+    workspace: &Workspace,
     kernel: Kernel,
-    files: kernel::Files,
-    rounds: Vec<Round>,
-    folder: PathBuf,
-}
+    programs: &Programs,
+    args: &Args,
+    report: &mut Report,
+) -> Result<()> {
+    let files = kernel::fetch(workspace, kernel)?;
+    let folder = workspace.target.join("vm/run").join(kernel.name());
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut rounds = kernel.rounds();
+    rounds
+        .retain(|round| args.rungs.is_empty() || args.rungs.iter().any(|name| name == round.name));
+    let initrd = folder.join("initrd");
+    write_image(&initrd, programs, &files, &rounds, args)?;
 
-impl Trial {
-    fn prepare(
-        workspace: &Workspace,
-        kernel: Kernel,
-        programs: &Programs,
-        args: &Args,
-    ) -> Result<Self> {
-        let files = kernel::fetch(workspace, kernel)?;
-        let folder = workspace.target.join("vm/run").join(kernel.name());
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut rounds = kernel.rounds();
-        let asked = |round: &Round| args.rungs.iter().any(|name| name == round.name);
-        rounds.retain(|round| args.rungs.is_empty() || asked(round));
-        let trial = Self {
-            kernel,
-            files,
-            rounds,
-            folder,
-        };
-        write_image(&trial.initrd(), programs, &trial.files, &trial.rounds, args)?;
-        Ok(trial)
-    }
-
-    fn initrd(&self) -> PathBuf {
-        self.folder.join("initrd")
-    }
-
-    fn run(&self) -> Result<(Console, End)> {
-        let name = self.kernel.name();
-        step::announce(&format!("Booting {name} ({})", self.files.release));
-        let parts = Parts {
-            machine: self.kernel.machine(),
-            kernel: &self.files.image,
-            initrd: &self.initrd(),
-            folder: &self.folder,
-        };
-        let mut console = Console::default();
-        let end = machine::run(&parts, |line| {
-            if let Some(round) = console.hear(line) {
-                step::announce(&round.line(name));
-            }
-        })?;
-        Ok((console, end))
-    }
-}
-
-/// Runs kernels beside one another, to their ends.
-fn boot(trials: &[Trial]) -> Vec<Result<(Console, End)>> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = trials
-            .iter()
-            .map(|trial| scope.spawn(|| trial.run()))
-            .collect();
-        let ends = threads.into_iter().map(thread::ScopedJoinHandle::join);
-        ends.map(|end| end.unwrap_or_else(|_| Err(anyhow!("a thread panicked"))))
-            .collect()
-    })
+    step::announce(&format!("Booting {} ({})", kernel.name(), files.release));
+    let parts = Parts {
+        machine: kernel.machine(),
+        kernel: &files.image,
+        initrd: &initrd,
+        folder: &folder,
+    };
+    let mut console = Console::default();
+    let end = machine::run(&parts, |line| {
+        if let Some(round) = console.hear(line) {
+            step::announce(&round.line(kernel.name()));
+        }
+    })?;
+    report.judge(kernel, &rounds, &console, &end);
+    Ok(())
 }
 
 fn write_image(
