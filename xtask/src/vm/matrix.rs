@@ -183,7 +183,16 @@ const LADDER: [(&str, &[&str]); 5] = [
 
 /// Tests that know nothing of rungs; they run in the round with all rungs. Those of Docker say there
 /// that it's missing.
-const OF_NO_RUNG: [&str; 5] = ["cli::", "docker::", "page::", "readers::", "server::"];
+const OF_NO_RUNG: [&str; 8] = [
+    "api::",
+    "cli::",
+    "docker::",
+    "page::",
+    "readers::",
+    "selection::",
+    "server::",
+    "top::",
+];
 
 /// Tests that choose the rungs themselves, and start many agents; they run in the round with all
 /// rungs. A short run leaves them to the host.
@@ -197,10 +206,18 @@ const OF_DEVICES: [&str; 1] = ["latency::"];
 const OF_NO_BPF: [&str; 1] = ["without_bpf::"];
 
 /// Tests that a short run leaves out as well, for the time that they take.
-const LONG: [&str; 4] = ["conservation::", "flood::", "lifecycle::", "short_lived::"];
+const LONG: [&str; 7] = [
+    "conservation::",
+    "flood::",
+    "groups::few::",
+    "groups::moving::",
+    "groups::rules::",
+    "lifecycle::",
+    "short_lived::",
+];
 
 /// Tests that a short run leaves out where processes are read as in the round with all rungs.
-const OF_PROCESSES: [&str; 1] = ["disk::"];
+const OF_PROCESSES: [&str; 2] = ["disk::", "groups::"];
 
 impl Round {
     /// The round without BPF, but with what stands in for it.
