@@ -92,8 +92,9 @@ impl Container {
     pub fn remove(&mut self) -> Result<()> {
         while let Some(folder) = self.folders.last() {
             remove(folder).with_context(|| folder.display().to_string())?;
-            // Stays where others have containers.
-            let _ = folder.parent().map(fs::remove_dir);
+            if let Some(parent) = folder.parent() {
+                tidy(parent);
+            }
             self.folders.pop();
         }
         Ok(())
@@ -145,6 +146,18 @@ fn make(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a control group if there are none in it. While others remove theirs, it may be busy.
+fn tidy(parent: &Path) {
+    for _ in 0..5 {
+        let mut entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        let in_use = entries.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        if in_use || fs::remove_dir(parent).is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

@@ -250,7 +250,13 @@ fn retired(by: By) -> Result<()> {
             "still there"
         );
         let now = count(page, "disk_write_bytes_total", "gone")?;
-        ensure_eq!(now - gone, written, "what is gone has");
+        // Without hooks, processes of the host are there as well that nobody saw alive.
+        let exact = by == By::Bpf;
+        ensure!(
+            now - gone == written || (!exact && now - gone > written),
+            "of {written} bytes, {} are in what is gone",
+            now - gone
+        );
         Ok(())
     };
     within_grace(|| folded(&watch.agent.page()?))?;
