@@ -219,6 +219,7 @@ impl ProcessCollector {
         let mut shown = self.choose(&table.processes, &on_gpu);
         self.reader.refine(&mut shown);
         let identities = self.census.identify(&shown);
+        let known: Vec<_> = groups.iter().map(|group| group.name).collect();
         let groups = self.groups.choose(groups);
         let units = self.reader.units();
         let energy = &mut self.devices.energy;
@@ -242,7 +243,7 @@ impl ProcessCollector {
             latency: table.latency,
             boot_time_seconds: self.boot_time_seconds,
         };
-        self.retire(&table.processes)?;
+        self.retire(&table.processes, &known)?;
         Ok(facts)
     }
 
@@ -382,8 +383,8 @@ impl ProcessCollector {
     }
 
     /// Puts away what containers used that are no more. The page has had their last numbers.
-    fn retire(&mut self, processes: &[Process]) -> Result<(), TableError> {
-        let retired = self.groups.membership.retire(processes, Instant::now());
+    fn retire(&mut self, processes: &[Process], known: &[Name]) -> Result<(), TableError> {
+        let retired = self.groups.retire(processes, known, Instant::now());
         if retired.folded.is_empty() {
             return Ok(());
         }
@@ -399,7 +400,6 @@ impl ProcessCollector {
         for text in &retired.texts {
             self.devices.energy.fold(text, GONE);
         }
-        self.groups.retire(&retired.texts);
         Ok(())
     }
 }

@@ -117,6 +117,12 @@ impl Membership {
         self.by
     }
 
+    /// The name of what is outside of containers.
+    #[must_use]
+    pub fn host() -> Name {
+        Name::of_number(HOST_NUMBER)
+    }
+
     /// The name of what is left of containers that are no more.
     #[must_use]
     pub fn gone() -> Name {
@@ -193,8 +199,16 @@ impl Membership {
         }
     }
 
-    /// Gives up containers, and control groups of the host, that have had no processes for a while.
-    pub fn retire(&mut self, processes: &[Process], now: Instant) -> Retired {
+    /// Gives up containers, and control groups of the host, that have had no processes for a while;
+    /// of those that are `known` to have an account also such as nobody ever saw alive. What
+    /// `is_other` has no label of its own counts on where it is shown.
+    pub fn retire(
+        &mut self,
+        processes: &[Process],
+        known: &[Name],
+        now: Instant,
+        is_other: impl Fn(&str) -> bool,
+    ) -> Retired {
         let mut retired = Retired::default();
         if self.by != GroupBy::Container {
             return retired;
@@ -209,14 +223,25 @@ impl Membership {
                 continue;
             }
             idle.1 += 1;
-            if idle.1 > LINGERS_PASSES && now.saturating_duration_since(idle.0) >= self.lingers {
-                let into = if of_host { HOST_NUMBER } else { GONE_NUMBER };
-                retired.folded.push((*name, Name::of_number(into)));
-                if !of_host && !retired.texts.contains(text) {
-                    retired.texts.push(Arc::clone(text));
-                }
+            if idle.1 <= LINGERS_PASSES || now.saturating_duration_since(idle.0) < self.lingers {
+                continue;
+            }
+            let into = match &**text {
+                HOST => HOST_NUMBER,
+                text if is_other(text) => OTHER_NUMBER,
+                _ => GONE_NUMBER,
+            };
+            retired.folded.push((*name, Name::of_number(into)));
+            if !of_host && !retired.texts.contains(text) {
+                retired.texts.push(Arc::clone(text));
             }
         }
+        // They are part of what is gone already.
+        let unseen = known.iter().filter(|name| {
+            name.cgroup().is_some() && !names.contains(name) && !self.texts.contains_key(name)
+        });
+        let unseen = unseen.map(|name| (*name, Self::gone()));
+        retired.folded.extend(unseen);
         for (name, _) in &retired.folded {
             self.idle.remove(name);
             self.texts.remove(name);

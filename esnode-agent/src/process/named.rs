@@ -1,9 +1,12 @@
 //! Which groups have series of their own, and by what label.
 
-use super::{Group, Process, membership::Membership};
+use super::{
+    Group, Process,
+    membership::{Membership, Retired},
+};
 use esnode_ebpf::Name;
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// The group of everything beyond the limit.
 pub const OTHER: &str = "other";
@@ -27,6 +30,8 @@ pub struct GroupSelection {
     /// Who is in which group.
     pub membership: Membership,
     named: FxHashSet<Arc<str>>,
+    /// Those that came too late.
+    beyond: FxHashSet<Arc<str>>,
 }
 
 impl GroupSelection {
@@ -37,6 +42,7 @@ impl GroupSelection {
             limit,
             membership,
             named: FxHashSet::default(),
+            beyond: FxHashSet::default(),
         }
     }
 
@@ -47,18 +53,25 @@ impl GroupSelection {
         if &*text == OTHER || self.named.contains(&text) {
             return text;
         }
-        if self.named.len() + 1 >= self.limit {
+        if self.beyond.contains(&text) || self.named.len() + 1 >= self.limit {
+            self.beyond.insert(text);
             return OTHER.into();
         }
         self.named.insert(Arc::clone(&text));
         text
     }
 
-    /// Makes room for others.
-    pub fn retire(&mut self, texts: &[Arc<str>]) {
-        for text in texts {
+    /// Gives up containers, and control groups of the host, that have had no processes for a while,
+    /// which makes room for others. `known` are all that have an account.
+    pub fn retire(&mut self, processes: &[Process], known: &[Name], now: Instant) -> Retired {
+        let beyond = &self.beyond;
+        let is_other = |text: &str| beyond.contains(text);
+        let retired = self.membership.retire(processes, known, now, is_other);
+        for text in &retired.texts {
             self.named.remove(text);
+            self.beyond.remove(text);
         }
+        retired
     }
 
     /// The labels of the groups that these processes are in.
@@ -107,7 +120,11 @@ fn merge(sum: &mut Group, part: &Group) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{Usage, membership::GroupBy};
+    use crate::{
+        identity::{Identity, container::cgroup},
+        process::{Usage, membership::GroupBy},
+    };
+    use std::time::Duration;
 
     fn by_command(limit: usize) -> GroupSelection {
         GroupSelection::new(limit, Membership::new(GroupBy::Command, None, 64))
@@ -160,12 +177,53 @@ mod tests {
     }
 
     #[test]
-    fn who_is_retired_makes_room() {
-        let mut selection = by_command(2);
-        let _ = selection.choose(vec![group("a", 5)]);
-        let chosen = selection.choose(vec![group("b", 5)]);
-        assert_eq!(sums(&chosen), [("other", 5)]);
-        selection.retire(&["a".into()]);
-        assert_eq!(sums(&selection.choose(vec![group("b", 5)])), [("b", 5)]);
+    fn who_is_retired_makes_room_for_those_to_come() {
+        let (first, second, third) = (Name::of_cgroup(7), Name::of_cgroup(8), Name::of_cgroup(9));
+        let mut selection = GroupSelection::new(2, Membership::new(GroupBy::Container, None, 64));
+        let of = |name: Name, cpu| Group {
+            name,
+            ..group("", cpu)
+        };
+        for (name, digit) in [(first, "1"), (second, "2"), (third, "3")] {
+            let path = format!("0::/docker/{}\n", digit.repeat(64));
+            let identity = Identity {
+                cgroup: cgroup::parse(&path).map(Arc::new),
+                ..Identity::default()
+            };
+            let process = Process {
+                group: name,
+                ..Process::default()
+            };
+            selection.membership.learn(&process, &identity);
+        }
+        let one = "1".repeat(12);
+        let chosen = selection.choose(vec![of(first, 5), of(second, 3)]);
+        assert_eq!(sums(&chosen), [(one.as_str(), 5), ("other", 3)]);
+        // The first is no more; the second lives on, and stays in `other`.
+        let lives = [Process {
+            group: second,
+            ..Process::default()
+        }];
+        selection.membership.keep_for(Duration::ZERO);
+        let mut retired = Vec::new();
+        for _ in 0..4 {
+            let pass = selection.retire(&lives, &[first, second], Instant::now());
+            retired.extend(pass.folded);
+        }
+        assert!(
+            retired.contains(&(first, Membership::gone())),
+            "{retired:?}"
+        );
+        assert_eq!(sums(&selection.choose(vec![of(second, 9)])), [("other", 9)]);
+        // When it ends, it counts on there.
+        let mut retired = Vec::new();
+        for _ in 0..4 {
+            retired.extend(selection.retire(&[], &[second], Instant::now()).folded);
+        }
+        let (_, into) = retired
+            .iter()
+            .find(|(name, _)| *name == second)
+            .expect("folded");
+        assert_eq!(&*selection.membership.text(*into), OTHER);
     }
 }

@@ -22,13 +22,18 @@ pub(super) fn cases() -> Vec<Case> {
 fn serve(folder: &str) -> Result<Puppet> {
     let programs = Programs::new(folder)?;
     let title = programs.get("vllm")?.to_string_lossy().into_owned();
-    Puppet::start(&programs, "vllm", &title, &["serve", "org/model-of-top"])
+    Puppet::start(&programs, "vllm", &title, &["serve", &model(folder)])
 }
 
-fn run(flags: &[&str]) -> Result<String> {
+/// A model that no other test serves.
+fn model(folder: &str) -> String {
+    format!("org/model-of-{folder}")
+}
+
+fn run(folder: &str, flags: &[&str]) -> Result<String> {
     let mut command = command()?;
     command
-        .args(["top", "--interval", "1s", "--filter", "model-of-top"])
+        .args(["top", "--interval", "1s", "--filter", &model(folder)])
         .args(flags)
         .stdout(Stdio::piped());
     let output = finish(command)?;
@@ -37,8 +42,8 @@ fn run(flags: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn worker(flags: &[&str], pid: u32) -> Result<Value> {
-    let text = run(&[&["--json"], flags].concat())?;
+fn worker(folder: &str, flags: &[&str], pid: u32) -> Result<Value> {
+    let text = run(folder, &[&["--json"], flags].concat())?;
     let data: Value = serde_json::from_str(&text)?;
     let processes = data.get("processes").and_then(Value::as_array);
     let [worker] = processes.context("processes")?.as_slice() else {
@@ -54,11 +59,11 @@ fn id(worker: &Value, name: &str) -> Result<u32> {
     Ok(u32::try_from(value)?)
 }
 
-fn check_identity(worker: &Value, pid: u32) -> Result<()> {
+fn check_identity(folder: &str, worker: &Value, pid: u32) -> Result<()> {
     for (name, expected) in [
         ("engine", "vllm"),
         ("role", "server"),
-        ("model", "org/model-of-top"),
+        ("model", &model(folder)),
         ("comm", "vllm"),
     ] {
         let value = worker.get(name).and_then(Value::as_str);
@@ -70,9 +75,10 @@ fn check_identity(worker: &Value, pid: u32) -> Result<()> {
 
 fn with_bpf() -> Result<()> {
     need_bpf()?;
-    let server = serve("top-local")?;
-    let worker = worker(&[], server.root.pid())?;
-    check_identity(&worker, server.root.pid())?;
+    let folder = "top-local";
+    let server = serve(folder)?;
+    let worker = worker(folder, &[], server.root.pid())?;
+    check_identity(folder, &worker, server.root.pid())?;
     ensure!(worker.get("network").is_some(), "no traffic in {worker}");
     let cpu = worker.get("cpu_percent").and_then(Value::as_f64);
     let cpu = cpu.with_context(|| format!("no CPU in {worker}"))?;
@@ -81,20 +87,22 @@ fn with_bpf() -> Result<()> {
 }
 
 fn without_bpf() -> Result<()> {
-    let server = serve("top-local-proc")?;
-    let worker = worker(&["--no-bpf"], server.root.pid())?;
-    check_identity(&worker, server.root.pid())
+    let folder = "top-local-proc";
+    let server = serve(folder)?;
+    let worker = worker(folder, &["--no-bpf"], server.root.pid())?;
+    check_identity(folder, &worker, server.root.pid())
 }
 
 fn table() -> Result<()> {
-    let server = serve("top-local-table")?;
-    let text = run(&["--once", "--width", "200"])?;
+    let folder = "top-local-table";
+    let server = serve(folder)?;
+    let text = run(folder, &["--once", "--width", "200"])?;
     let pid = server.root.pid().to_string();
     let row = text
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .find(|words| words.first() == Some(&pid.as_str()));
     let row = row.with_context(|| format!("{pid} is not in\n{text}"))?;
-    ensure!(row.contains(&"org/model-of-top"), "{row:?}");
+    ensure!(row.contains(&model(folder).as_str()), "{row:?}");
     Ok(())
 }

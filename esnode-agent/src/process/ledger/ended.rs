@@ -1,7 +1,7 @@
 //! Where the kernel sends a record of every ended thread: what is done with the records.
 
 use super::{kept::Own, listening::ListeningLedger};
-use crate::process::{Disk, Key, Process, taskstats::Record};
+use crate::process::{Disk, Key, Process, membership::Membership, taskstats::Record};
 use esnode_ebpf::Name;
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -117,7 +117,8 @@ impl ListeningLedger {
         };
         let leader = record.tid == pid;
         seen.kept.end_thread(&record.usage);
-        if leader {
+        // A group that the command name does not tell is not changed by another one.
+        if leader && seen.group.is_command() {
             seen.last_group = Some(record.group());
         }
         if record.ends_process.unwrap_or(leader && seen.threads == 1) {
@@ -157,16 +158,28 @@ impl ListeningLedger {
             })
     }
 
+    /// The group of a process that was not seen alive: where the command name does not tell, that of
+    /// its parent. What begins on the host may have gone into a container.
+    fn unseen_group(&self, record: &Record) -> Name {
+        let parent = self.known.range(keys_of(record.parent)).next_back();
+        let parent = parent.map(|(_, seen)| seen.group);
+        let unseen = || self.unseen.get(&record.parent).map(|parent| parent.group);
+        let told = |group: &Name| !group.is_command() && *group != Membership::host();
+        let group = parent.or_else(unseen).filter(told);
+        group.unwrap_or_else(|| record.group())
+    }
+
     /// Books what a thread used that ended, of a process that was not seen alive.
     fn end_unseen(&mut self, pid: u32, record: &Record, moment: Moment) {
         let leader = record.tid == pid;
+        let group = self.unseen_group(record);
         let unseen = self.unseen.entry(pid).or_insert(Unseen {
             own: Own::nothing(&record.usage),
-            group: record.group(),
+            group,
         });
         unseen.own.add(&record.usage);
         if leader {
-            unseen.group = record.group();
+            unseen.group = group;
         }
         if !record.ends_process.unwrap_or(leader) {
             return;
@@ -194,10 +207,13 @@ fn keys_of(pid: u32) -> RangeInclusive<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::ledger::{
-        Live,
-        fixtures::{
-            LS, SECOND, SH, born, last, listening, look, look_at, sums, tell, thread, usage,
+    use crate::process::{
+        Group,
+        ledger::{
+            Live,
+            fixtures::{
+                LS, SECOND, SH, born, last, listening, look, look_at, sums, tell, thread, usage,
+            },
         },
     };
 
@@ -208,6 +224,39 @@ mod tests {
         tell(&mut ledger, &last(7, LS, 5, 50));
         tell(&mut ledger, &last(8, LS, 6, 60));
         assert_eq!(sums(&look(&mut ledger, &[]), LS), (11, Some(110), 2, 2));
+    }
+
+    #[test]
+    fn a_group_that_the_name_does_not_tell_stays_and_is_the_childrens() {
+        let group = Name::of_number(9);
+        let find = |groups: &[Group], name: Name| {
+            let found = groups.iter().find(|it| it.name == name);
+            found.map(|it| (it.usage.cpu_nanoseconds, it.exited))
+        };
+        let mut ledger = listening();
+        let mut parent = born(7, SH, 1, 10);
+        parent.group = group;
+        look_at(&mut ledger, &[parent], &|_| Live::Used(usage(1, 10)));
+        let child = Record {
+            parent: 7,
+            ..last(8, LS, 2, 20)
+        };
+        tell(&mut ledger, &child);
+        tell(&mut ledger, &last(7, LS, 5, 50));
+        let groups = look(&mut ledger, &[]);
+        assert_eq!(find(&groups, group), Some((7, 2)));
+        assert_eq!(groups.len(), 1, "{groups:?}");
+        // What the host begins may be anything.
+        let mut host = born(9, SH, 1, 10);
+        host.group = Membership::host();
+        look_at(&mut ledger, &[host], &|_| Live::Used(usage(1, 10)));
+        let child = Record {
+            parent: 9,
+            ..last(10, LS, 2, 20)
+        };
+        tell(&mut ledger, &child);
+        let groups = look(&mut ledger, &[]);
+        assert_eq!(find(&groups, Name::from_bytes(*LS)), Some((2, 1)));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct ListeningLedger {
 /// What was last seen of a process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    group: Name,
+    pub(super) group: Name,
     pub(super) parent: u32,
     pub(super) threads: u32,
     total: Own,

@@ -114,19 +114,24 @@ fn a_container_without_processes_is_gone_after_a_while() {
     let after = |seconds| begin + Duration::from_secs(seconds);
     // As long as one of its control groups has a process, it lives.
     for second in [0, 100, 200, 300] {
-        let retired = membership.retire(&[process(2, inner), process(3, host)], after(second));
+        let retired = membership.retire(
+            &[process(2, inner), process(3, host)],
+            &[],
+            after(second),
+            |_| false,
+        );
         assert!(retired.folded.is_empty());
     }
     let only_host = [process(3, host)];
     for second in [301, 302, 303] {
         assert!(
             membership
-                .retire(&only_host, after(second))
+                .retire(&only_host, &[], after(second), |_| false)
                 .folded
                 .is_empty()
         );
     }
-    let mut retired = membership.retire(&only_host, after(423));
+    let mut retired = membership.retire(&only_host, &[], after(423), |_| false);
     retired.folded.sort_unstable();
     let gone = Membership::gone();
     assert_eq!(retired.folded, [(outer, gone), (inner, gone)]);
@@ -134,7 +139,7 @@ fn a_container_without_processes_is_gone_after_a_while() {
     assert_eq!(&*membership.text(outer), GONE);
     // What is left of the host's control groups stays with the host.
     for second in [430, 500, 600] {
-        membership.retire(&[], after(second));
+        membership.retire(&[], &[], after(second), |_| false);
     }
     assert_eq!(&*membership.text(Name::of_number(HOST_NUMBER)), HOST);
     assert_eq!(membership.texts.len(), 3);
@@ -148,12 +153,12 @@ fn the_last_numbers_are_shown_however_rarely_someone_looks() {
     let identity = in_container(&format!("/docker/{ID}"));
     membership.learn(&process(1, name), &identity);
     let begin = Instant::now();
-    membership.retire(&[process(1, name)], begin);
+    membership.retire(&[process(1, name)], &[], begin, |_| false);
     for hours in 1..=2 {
-        let retired = membership.retire(&[], begin + Duration::from_hours(hours));
+        let retired = membership.retire(&[], &[], begin + Duration::from_hours(hours), |_| false);
         assert!(retired.folded.is_empty());
     }
-    let retired = membership.retire(&[], begin + Duration::from_hours(3));
+    let retired = membership.retire(&[], &[], begin + Duration::from_hours(3), |_| false);
     assert_eq!(retired.folded.len(), 1);
 }
 
@@ -175,4 +180,15 @@ fn what_was_taken_for_gone_stays_there() {
     let sums = groups.iter().map(|it| (it.name, it.usage.cpu_nanoseconds));
     let sums: Vec<_> = sums.collect();
     assert_eq!(sums, [(name, 3), (Membership::gone(), 5)]);
+}
+
+#[test]
+fn what_nobody_saw_alive_makes_room_at_once() {
+    let mut membership = by(GroupBy::Container);
+    let (unseen, alive) = (Name::of_cgroup(7), Name::of_cgroup(8));
+    // Of the second, nobody has been able to read whose it is, but it lives.
+    let known = [unseen, alive, Membership::gone(), command("a")];
+    let retired = membership.retire(&[process(1, alive)], &known, Instant::now(), |_| false);
+    assert_eq!(retired.folded, [(unseen, Membership::gone())]);
+    assert!(retired.texts.is_empty());
 }
