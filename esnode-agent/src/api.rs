@@ -174,6 +174,9 @@ pub struct Process {
     /// Image of the container.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub image: String,
+    /// What runs the container: `docker`, `containerd` …
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub runtime: String,
     /// Kubernetes: name of the pod.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pod: String,

@@ -11,8 +11,11 @@ use crate::{
     privileges::Needs,
     process::{fallback::Fallback, membership::GroupBy},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::{fs, path::Path, sync::Arc, time::Duration};
+
+/// A file of rules is not longer, in bytes.
+const RULES: u64 = 4 * 1024 * 1024;
 
 /// What was found on this host, for the collectors.
 pub struct Found {
@@ -88,15 +91,12 @@ impl Who {
     /// What is wrong with flags or files.
     pub fn of(flags: &IdentityFlags) -> Result<Self> {
         let by = flags.group_by().map_err(anyhow::Error::msg)?;
-        let read = |path: &Path| {
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-        };
         let rules = flags.group_config.as_deref().map(|path| {
-            let config = Config::parse(path, &read(path)?);
+            let config = Config::parse(path, &read_rules(path)?);
             Ok::<_, anyhow::Error>(Arc::new(config.context("cannot use --group-config")?))
         });
         let engines = flags.engine_rules.as_deref().map(|path| {
-            let engines = Engines::with_user_rules(path, &read(path)?);
+            let engines = Engines::with_user_rules(path, &read_rules(path)?);
             engines.context("cannot use --engine-rules")
         });
         Ok(Self {
@@ -116,4 +116,17 @@ impl Who {
             GroupBy::Container | GroupBy::Engine | GroupBy::Rules => GroupBook::new(),
         }
     }
+}
+
+/// Reads a file of rules, if it is one: another kind of file may never end, or never begin.
+fn read_rules(path: &Path) -> Result<String> {
+    let failed = || format!("cannot read {}", path.display());
+    let kind = fs::metadata(path).with_context(failed)?;
+    if !kind.is_file() {
+        bail!("{}: not a file", failed());
+    }
+    if kind.len() > RULES {
+        bail!("{}: longer than {RULES} bytes", failed());
+    }
+    fs::read_to_string(path).with_context(failed)
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     grouping::process_exporter::{Config, Subject},
     process::{
-        Key, Process, label,
+        Key, Process, escape, label,
         select::{SelectSubject, Selector},
         selection::Claim,
     },
@@ -199,7 +199,10 @@ impl Census {
     /// Notes a process. True if its command line has to be read.
     fn meet(&mut self, process: &Process, now: Instant) -> bool {
         let cgroup = match self.people.get(&process.key) {
-            Some(person) if person.number == process.cgroup => person.identity.cgroup.clone(),
+            Some(person) if person.number.is_some() && person.number == process.cgroup => {
+                person.identity.cgroup.clone()
+            }
+            // Without a number, nothing tells that it has gone to another one.
             _ => self.cgroup(process),
         };
         let Some(person) = self.people.get_mut(&process.key) else {
@@ -223,7 +226,9 @@ impl Census {
             return Some(Arc::clone(cgroup));
         }
         let cgroup = Arc::new(self.files.cgroup(process.key.pid)?);
-        if let Some(number) = process.cgroup {
+        // Hosts with version 1 have a tree for each controller: outside of containers, who is in one
+        // group here may be in different ones there.
+        if let Some(number) = process.cgroup.filter(|_| cgroup.container.is_some()) {
             self.cgroups.insert(number, Arc::clone(&cgroup));
         }
         Some(cgroup)
@@ -297,7 +302,7 @@ impl Census {
             cgroups: &|| self.files.cgroup_paths(pid),
             cwd: &|| self.files.working_directory(pid),
         });
-        name.map(Arc::from)
+        name.map(|name| escape(&name).into())
     }
 
     #[expect(

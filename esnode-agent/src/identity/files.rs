@@ -101,7 +101,9 @@ impl Files {
     }
 
     fn text(&self, pid: u32, name: &str) -> Option<String> {
-        fs::read_to_string(self.root.join(format!("{pid}/{name}"))).ok()
+        let bytes = fs::read(self.root.join(format!("{pid}/{name}"))).ok()?;
+        // A control group may be called anything.
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 

@@ -24,7 +24,7 @@ pub mod table;
 pub mod taskstats;
 
 use esnode_ebpf::{NAME_LEN, Name, Network};
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 /// Identity of a process: a process id is used again, together with its start time it is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -260,6 +260,27 @@ pub fn label(name: Name) -> String {
         push_escaped(&mut label, chunk.invalid());
     }
     label
+}
+
+/// A text that processes chose, for a label: control characters become `\xNN`, and those that turn
+/// the direction of writing `\u{NNNN}`.
+#[must_use]
+pub fn escape(text: &str) -> Cow<'_, str> {
+    let turns = |char: char| matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.chars().any(|char| char.is_control() || turns(char)) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if char.is_control() {
+            push_escaped(&mut escaped, char.encode_utf8(&mut [0; 4]).as_bytes());
+        } else if turns(char) {
+            escaped.extend(char.escape_unicode());
+        } else {
+            escaped.push(char);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 fn push_escaped(label: &mut String, bytes: &[u8]) {

@@ -104,6 +104,7 @@ fn clean_process(process: &mut Process, charset: Charset) {
         &mut process.container_id,
         &mut process.container,
         &mut process.image,
+        &mut process.runtime,
         &mut process.pod,
         &mut process.namespace,
     ] {
@@ -143,7 +144,7 @@ mod tests {
             "interfaces":[{"iface":"\u001b"}]},"gpus":[{"uuid":"\u001b","name":"\u001b",
             "throttle_reasons":["\u001b"]}],"processes":[{"comm":"\u001b","user":"\u001b",
             "engine":"\u001b","role":"\u001b","rank":"\u001b","model":"\u001b","group":"\u001b",
-            "container_id":"\u001b","container":"\u001b","image":"\u001b","pod":"\u001b",
+            "container_id":"\u001b","container":"\u001b","image":"\u001b","runtime":"\u001b","pod":"\u001b",
             "namespace":"\u001b","network":{"\u001b":{}},"gpus":[{"uuid":"\u001b"}]}]}"#;
         let mut snapshot: Snapshot = serde_json::from_str(json).expect("valid");
         clean_snapshot(&mut snapshot, Charset::Unicode);

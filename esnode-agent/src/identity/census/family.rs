@@ -6,10 +6,10 @@ use crate::{
         Identity,
         engine::{Family, Own, Worker},
     },
-    process::{Key, Process, select::SelectSubject},
+    process::{Key, Process, escape, select::SelectSubject},
 };
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// How many ancestors are looked at.
 const DEEPEST: usize = 64;
@@ -116,12 +116,28 @@ impl Rules {
     }
 }
 
+/// Without what a process put into its command line to look like something else.
+fn clean(worker: Worker) -> Worker {
+    let clean = |text: Arc<str>| match escape(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(escaped) => escaped.into(),
+    };
+    Worker {
+        engine: clean(worker.engine),
+        role: clean(worker.role),
+        rank: worker.rank.map(clean),
+        model: worker.model.map(clean),
+        server: worker.server,
+    }
+}
+
 /// What a process is known to be, if its family can't tell any more.
 fn keep(
     before: Option<&Arc<Worker>>,
     found: Option<Worker>,
     census: &Census,
 ) -> Option<Arc<Worker>> {
+    let found = found.map(clean);
     let Some(before) = before else {
         return found.map(Arc::new);
     };

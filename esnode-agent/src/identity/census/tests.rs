@@ -203,11 +203,35 @@ fn a_control_group_is_read_once_for_all_in_it() {
     fs::write(host.root.join("11/cgroup"), "0::/user.slice\n").expect("file");
     look(&mut census, &host);
     assert_eq!(of(&census, 11).container(), None);
-    assert_eq!(census.cgroups.len(), 2);
-    host.remove(11);
-    look(&mut census, &host);
+    // Of groups outside of containers, each process is asked.
     assert_eq!(census.cgroups.len(), 1);
+    host.remove(10);
+    look(&mut census, &host);
+    assert!(census.cgroups.is_empty());
     assert_eq!(census.people.len(), 1);
+}
+
+#[test]
+fn without_numbers_a_move_is_seen_at_the_next_look() {
+    let mut host = Host::new("moves");
+    host.add(10, 1, SHELL);
+    fs::write(host.root.join("10/cgroup"), "0::/user.slice\n").expect("file");
+    let mut census = host.census(&[], None);
+    look(&mut census, &host);
+    assert_eq!(of(&census, 10).container(), None);
+    let odd = [format!("0::/docker/{CONTAINER}/x").as_bytes(), b"\xff\n"].concat();
+    fs::write(host.root.join("10/cgroup"), odd).expect("file");
+    look(&mut census, &host);
+    assert_eq!(of(&census, 10).place()[0], CONTAINER);
+}
+
+#[test]
+fn what_a_process_says_of_itself_is_text_without_controls() {
+    let mut host = Host::new("controls");
+    host.add(10, 1, &["vllm", "serve", "org/\x1b[31mmodel\n\u{202e}"]);
+    let mut census = host.census(&[], None);
+    look(&mut census, &host);
+    assert_eq!(of(&census, 10).work()[2], r"org/\x1b[31mmodel\x0a\u{202e}");
 }
 
 #[test]

@@ -47,6 +47,10 @@ fn one(facts: &ProcessFacts, place: usize, process: &Process) -> api::Process {
         container_id,
         container,
         image: identity.image().to_owned(),
+        runtime: identity
+            .container()
+            .map_or("", |container| container.runtime.name())
+            .to_owned(),
         pod,
         namespace,
         group: group.map(ToString::to_string).unwrap_or_default(),
