@@ -7,6 +7,8 @@ use esnode_tests::agent::{Agent, run};
 use esnode_tests::http;
 use esnode_tests::page::Page;
 use esnode_tests::puppet::{Child, Programs, Puppet};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use super::support::{By, Watch, check_sent, count, file, label_of};
 use crate::Case;
@@ -251,6 +253,18 @@ fn bad_rules() -> Result<()> {
                 named.iter().any(|it| said.contains(it)),
                 "no line {line} in {said:?}"
             );
+        }
+    }
+    // What never ends, and what never begins.
+    for flag in ["--engine-rules", "--group-config"] {
+        let pipe = programs.file(&flag.replace('-', "_"));
+        mkfifo(&pipe, Mode::S_IRWXU)?;
+        for path in ["/dev/zero", &pipe.to_string_lossy()] {
+            let output = run(&[flag, path])?;
+            let said = String::from_utf8(output.stderr)?;
+            ensure_eq!(output.status.code(), Some(1), "exit code for {path}");
+            let expected = format!("cannot read {path}: not a file");
+            ensure!(said.contains(&expected), "{expected:?} is not in {said:?}");
         }
     }
     Ok(())
