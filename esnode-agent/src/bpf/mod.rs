@@ -233,10 +233,8 @@ impl Bpf {
         let mut assigned = HashMap::<_, u64, Name>::try_from(map).map_err(failed)?;
         for (signal, group) in groups {
             if group.is_command() {
-                match assigned.remove(signal) {
-                    Ok(()) | Err(MapError::KeyNotFound) => continue,
-                    Err(error) => return Err(failed(error)),
-                }
+                ignore_absent(assigned.remove(signal)).map_err(failed)?;
+                continue;
             }
             ignore_full(assigned.insert(signal, group, 0)).map_err(failed)?;
         }
@@ -253,10 +251,7 @@ impl Bpf {
         let groups = groups.ok_or_else(|| failed(no_such_map(maps::GROUPS)))?;
         let mut groups = HashMap::<_, Name, GroupUse>::try_from(groups).map_err(failed)?;
         for name in names {
-            match groups.remove(name) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(failed(source)),
-            }
+            ignore_absent(groups.remove(name)).map_err(failed)?;
         }
         Ok(())
     }
@@ -376,6 +371,19 @@ impl Bpf {
 }
 
 const BPF_NOEXIST: u64 = 1;
+
+/// Whether an entry was taken away, or was not there.
+fn ignore_absent(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
 
 /// Whether an entry was made, is there, or had no room.
 fn ignore_full(inserted: Result<(), MapError>) -> Result<(), MapError> {

@@ -28,6 +28,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+use tracing::warn;
 
 /// What the page says of processes.
 #[derive(Debug)]
@@ -243,7 +244,9 @@ impl ProcessCollector {
             latency: table.latency,
             boot_time_seconds: self.boot_time_seconds,
         };
-        self.retire(&table.processes, &known)?;
+        if let Err(error) = self.retire(&table.processes, &known) {
+            warn!(%error, "cannot put away what containers used that are no more");
+        }
         Ok(facts)
     }
 
