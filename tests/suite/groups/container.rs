@@ -1,6 +1,8 @@
 //! Groups by container.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use esnode_tests::container::Container;
@@ -34,6 +36,10 @@ pub(crate) fn cases() -> Vec<Case> {
             "groups::container::retired_container_is_gone_without_bpf",
             || retired(By::Procfs),
         ),
+        Case::alone("groups::container::beyond_the_limit", || beyond(By::Bpf)),
+        Case::alone("groups::container::beyond_the_limit_without_bpf", || {
+            beyond(By::Procfs)
+        }),
         case("many_containers_come_and_go", By::Bpf, many),
     ]
 }
@@ -218,6 +224,44 @@ fn unseen() -> Result<()> {
     // It was born on the host, and came in before it became the workload.
     let ended = |page| count(page, "exited_total", "gone");
     ensure_eq!(ended(&after)? - ended(&before)?, 1, "ended there");
+    Ok(())
+}
+
+/// A container that came when there was no room stays in `other`, also when others leave, and when
+/// it is no more itself.
+fn beyond(by: By) -> Result<()> {
+    let few = ["--container-linger", "1s", "--group-limit", "3"];
+    let watch = Watch::start(by, &[&BY_CONTAINER[..], &few].concat())?;
+    watch.page()?;
+    let mut places = Vec::new();
+    for bytes in ["300000", "200000"] {
+        let container = Container::new()?;
+        let name = Name::new("beyond")?;
+        let path = name.file(".data").to_string_lossy().into_owned();
+        let mut workload = start(&container, &name, &["disk", "write", &path, bytes])?;
+        workload.wait_for("done")?;
+        watch.page()?;
+        places.push((container, workload));
+    }
+    let other = |page: &Page| count(page, "disk_write_bytes_total", "other");
+    let before = other(&watch.page()?)?;
+    ensure!(before >= 200_000, "the second wrote {before}");
+    for (mut container, workload) in places {
+        let label = container.short().to_owned();
+        workload.release()?;
+        container.remove()?;
+        for _ in 0..5 {
+            watch.page()?;
+            thread::sleep(Duration::from_millis(400));
+        }
+        let page = watch.page()?;
+        ensure!(
+            group(&page, &[("group", &label)]).any().is_none(),
+            "{label} is still there"
+        );
+        let after = other(&page)?;
+        ensure!(after >= before, "other fell from {before} to {after}");
+    }
     Ok(())
 }
 
