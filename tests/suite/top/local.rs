@@ -75,7 +75,7 @@ fn check_identity(folder: &str, worker: &Value, pid: u32) -> Result<()> {
 
 fn with_bpf() -> Result<()> {
     need_bpf()?;
-    let folder = "top-local";
+    let folder = "top-local-bpf";
     let server = serve(folder)?;
     let worker = worker(folder, &[], server.root.pid())?;
     check_identity(folder, &worker, server.root.pid())?;
