@@ -10,16 +10,17 @@ use esnode_tests::puppet::{Child, Programs, Puppet};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::support::{By, Watch, check_sent, count, file, label_of};
+use super::support::{By, Watch, check_refused, check_sent, count, file, label_of};
 use crate::Case;
 use crate::check::ensure_eq;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("groups::engine::server_worker_and_compilers", || {
+        // They look at what counts under names that others have as well.
+        Case::alone("groups::engine::server_worker_and_compilers", || {
             family(By::Bpf)
         }),
-        Case::new(
+        Case::alone(
             "groups::engine::server_worker_and_compilers_without_bpf",
             || family(By::Procfs),
         ),
@@ -172,9 +173,10 @@ fn older() -> Result<()> {
 
 /// A worker whose server was killed still holds its memory, and is still known.
 fn orphans(by: By) -> Result<()> {
-    const MODEL: &str = "org/orphan-7B";
+    // The other one of these runs at the same time.
+    let model = format!("org/orphan-{by:?}");
     let watch = Watch::start(by, &BY_ENGINE)?;
-    let mut it = Serving::start(&format!("orphans-{by:?}"), MODEL)?;
+    let mut it = Serving::start(&format!("orphans-{by:?}"), &model)?;
     watch.page()?;
     it.server.order_child(&mut it.worker, "send 1000")?;
     it.server.root.kill()?;
@@ -183,7 +185,7 @@ fn orphans(by: By) -> Result<()> {
         ("engine", "vllm"),
         ("role", "worker"),
         ("rank", "TP1"),
-        ("model", MODEL),
+        ("model", model.as_str()),
         ("group", it.group.as_str()),
     ];
     check_identity(&page, it.worker.pid, known)?;
@@ -239,21 +241,7 @@ fn bad_rules() -> Result<()> {
         if line.is_some() {
             file(&programs, name, &text)?;
         }
-        let output = run(&["--engine-rules", &path])?;
-        let said = String::from_utf8(output.stderr)?;
-        ensure!(
-            output.status.code() == Some(1),
-            "{name}: {:?}",
-            output.status
-        );
-        ensure!(said.contains(&path), "no file in {said:?}");
-        if let Some(line) = line {
-            let named = [format!("line {line}"), format!("{path}:{line}")];
-            ensure!(
-                named.iter().any(|it| said.contains(it)),
-                "no line {line} in {said:?}"
-            );
-        }
+        check_refused("--engine-rules", &path, line)?;
     }
     // What never ends, and what never begins.
     for flag in ["--engine-rules", "--group-config"] {

@@ -8,13 +8,14 @@ use crate::Case;
 use crate::check::ensure_eq;
 
 pub(crate) fn cases() -> Vec<Case> {
+    // All of them look at what counts under the name of the engine alone.
     vec![
-        Case::new("groups::moving::recognised_by_a_new_title", retitled),
-        Case::new("groups::moving::recognised_after_exec", exec),
-        Case::new("groups::moving::recognised_after_exec_without_bpf", || {
+        Case::alone("groups::moving::recognised_by_a_new_title", retitled),
+        Case::alone("groups::moving::recognised_after_exec", exec),
+        Case::alone("groups::moving::recognised_after_exec_without_bpf", || {
             known_after_exec(By::Procfs).map(drop)
         }),
-        Case::new("groups::moving::another_program_is_no_worker", leaves),
+        Case::alone("groups::moving::another_program_is_no_worker", leaves),
     ]
 }
 

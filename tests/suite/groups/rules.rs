@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use esnode_tests::agent::run;
 use esnode_tests::puppet::{Programs, Puppet};
 
-use super::support::{By, Watch, check_sent, count, file, label_of};
+use super::support::{By, Watch, check_refused, check_sent, count, file, label_of};
 use crate::Case;
 use crate::check::ensure_eq;
 
@@ -214,21 +214,7 @@ fn bad_files() -> Result<()> {
         ),
     ] {
         let path = file(&programs, name, text)?;
-        let output = run(&["--group-config", &path])?;
-        let said = String::from_utf8(output.stderr)?;
-        ensure!(
-            output.status.code() == Some(1),
-            "{name}: {:?}",
-            output.status
-        );
-        ensure!(said.contains(&path), "no file in {said:?}");
-        if let Some(line) = line {
-            let named = [format!("line {line}"), format!("{path}:{line}")];
-            ensure!(
-                named.iter().any(|it| said.contains(it)),
-                "no line {line} in {said:?}"
-            );
-        }
+        check_refused("--group-config", &path, line)?;
     }
     for flags in [
         &["--group-by", "rules"][..],

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::fs;
 
-use anyhow::{Context as _, Result};
-use esnode_tests::agent::{Agent, need_bpf};
+use anyhow::{Context as _, Result, ensure};
+use esnode_tests::agent::{Agent, need_bpf, run};
 use esnode_tests::page::Page;
 use esnode_tests::puppet::Programs;
 use esnode_tests::tally::Protocol;
@@ -111,4 +111,25 @@ pub(crate) fn file(programs: &Programs, name: &str, text: &str) -> Result<String
     let path = programs.file(name);
     fs::write(&path, text)?;
     Ok(path.to_string_lossy().into_owned())
+}
+
+/// Fails unless the agent refuses a file that a flag names, and names the file, and the line if that
+/// is told.
+pub(crate) fn check_refused(flag: &str, path: &str, line: Option<u32>) -> Result<()> {
+    let output = run(&[flag, path])?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(
+        output.status.code() == Some(1),
+        "{path}: {:?}",
+        output.status
+    );
+    ensure!(said.contains(path), "no file in {said:?}");
+    if let Some(line) = line {
+        let named = [format!("line {line}"), format!("{path}:{line}")];
+        ensure!(
+            named.iter().any(|it| said.contains(it)),
+            "no line {line} in {said:?}"
+        );
+    }
+    Ok(())
 }
