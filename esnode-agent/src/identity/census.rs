@@ -184,7 +184,7 @@ impl Census {
             return Claim::Busy;
         };
         match &person.identity.worker {
-            Some(worker) if &*worker.role == "child" => Claim::Child,
+            Some(worker) if worker.is_child() => Claim::Child,
             Some(_) => Claim::Worker,
             None if person.identity.wanted => Claim::Wanted,
             None => Claim::Busy,
@@ -293,25 +293,14 @@ impl Census {
             pid,
             comm,
             argv,
-            user: &|| {
-                let number = self.files.user(pid)?;
-                let name = self.files.name(number);
-                Some(name.map_or_else(|| number.to_string(), |name| name.to_string()))
-            },
-            start_seconds: self.start_seconds(process.key),
+            user: &|| self.user(pid).map(|(name, _)| name.to_string()),
+            start_seconds: self
+                .boot_time_seconds
+                .map(|boot| process.key.start_time_seconds(boot)),
             cgroups: &|| self.files.cgroup_paths(pid),
             cwd: &|| self.files.working_directory(pid),
         });
         name.map(|name| escape(&name).into())
-    }
-
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "nanoseconds of a century are below 2^62"
-    )]
-    fn start_seconds(&self, key: Key) -> Option<f64> {
-        let boot = self.boot_time_seconds?;
-        Some(boot + key.start_nanoseconds as f64 / 1e9)
     }
 
     /// The user of a process: the name, or else the number, and the number.

@@ -166,8 +166,8 @@ impl ProcessFacts {
 
     /// Start of a process in seconds since 1970; `None` if the boot time is unknown.
     fn start_time_seconds(&self, process: &Process) -> Option<f64> {
-        let boot = self.boot_time_seconds?;
-        Some(boot + seconds(process.key.start_nanoseconds))
+        let boot = self.boot_time_seconds;
+        boot.map(|boot| process.key.start_time_seconds(boot))
     }
 
     /// The same as a label; empty if it is unknown.

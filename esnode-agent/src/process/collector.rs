@@ -1,14 +1,15 @@
 //! The process collector: one pass, the groups' accounts, and the choice of what is shown.
 
+mod grouping;
+
 use super::{
     Key, Process,
     ends::Ends,
     energy::{EnergyLedger, EnergyShares},
-    gpu::{GpuShares, holders, rounded},
-    ledger::KernelLedger,
+    gpu::{GpuShares, holders},
+    ledger::{self, KernelLedger},
     listener::{Shared, listen, lock},
-    membership::{GONE, GroupBy, HOST, Membership},
-    named::{GroupSelection, NamedGroup, OTHER},
+    named::{GroupSelection, NamedGroup},
     selection::{Claim, Moment, ProcessSelection},
     sock_diag::{Namespaces, SockDiag},
     table::{Source, Table, TableError, TableReader, Unattributed},
@@ -19,9 +20,7 @@ use crate::{
     identity::{Identity, census::Census},
     ladder::Rung,
 };
-use esnode_ebpf::Name;
-use rustc_hash::{FxHashMap, FxHashSet};
-use rustix::time::{ClockId, clock_gettime};
+use rustc_hash::FxHashSet;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -263,72 +262,9 @@ impl ProcessCollector {
             on_gpu = holders(gpus, &table.processes, units);
             self.census.look(&table.processes, &on_gpu);
         }
-        for process in &table.processes {
-            let identity = self.census.get(process.key);
-            let learnt = identity.map(|it| self.groups.membership.learn(process, it));
-            if learnt == Some(true) {
-                self.kernel_ledger
-                    .leave_past(process.group, Membership::gone());
-                if let Some(diag) = &self.sock_diag {
-                    lock(diag).fold(process.group, Membership::gone());
-                }
-            }
-        }
+        self.learn(&table.processes);
         self.tell_gpus(gpus, &table.processes, &on_gpu);
         Ok((table, on_gpu))
-    }
-
-    /// Puts processes into groups that their command name does not tell. True if hooks have to be
-    /// read once more.
-    fn assign(&mut self, table: &mut Table) -> Result<bool, TableError> {
-        let membership = &mut self.groups.membership;
-        let by_hooks = table.groups.is_some();
-        if membership.by() == GroupBy::Command
-            || (by_hooks && self.reader.groups_by() == Some(GroupsBy::Cgroup))
-        {
-            return Ok(false);
-        }
-        let nobody = Identity::default();
-        let mut assigned = Vec::new();
-        for process in &mut table.processes {
-            let identity = self.census.get(process.key).unwrap_or(&nobody);
-            let group = membership.of(process, identity);
-            if process.group != group {
-                if by_hooks {
-                    self.kernel_ledger.adopt(process, group);
-                }
-                assigned.push((process.signal, group));
-                process.group = group;
-            }
-        }
-        if !by_hooks || assigned.is_empty() {
-            return Ok(false);
-        }
-        self.reader.assign(&assigned)?;
-        Ok(true)
-    }
-
-    /// Tells the GPUs' accounts which groups processes are in.
-    fn tell_gpus(&mut self, gpus: &GpuFacts, processes: &[Process], on_gpu: &FxHashSet<Key>) {
-        if self.groups.membership.by() == GroupBy::Command || on_gpu.is_empty() {
-            return;
-        }
-        let units = self.reader.units();
-        let holders = processes.iter().filter(|it| on_gpu.contains(&it.key));
-        let written: FxHashMap<_, _> = holders
-            .map(|process| (rounded(process.key, units), process.group))
-            .collect();
-        let accounts = gpus.devices.iter().flat_map(|device| &device.energy);
-        let alone: FxHashSet<_> = accounts
-            .flat_map(|energy| energy.groups.iter().map(|(name, _)| *name))
-            .collect();
-        for (key, group) in &written {
-            let name = Name::of_process(key.pid, key.start_nanoseconds);
-            if alone.contains(&name) {
-                self.groups.membership.call(name, *group);
-            }
-        }
-        self.devices.book.write(written);
     }
 
     /// Lets no number fall because a process is just between two groups.
@@ -346,7 +282,7 @@ impl ProcessCollector {
         let last = self.last.replace(now);
         let moment = Moment {
             elapsed: last.map_or(Duration::ZERO, |last| now - last),
-            boot_nanoseconds: boot_nanoseconds(),
+            boot_nanoseconds: ledger::Moment::now().boot_nanoseconds,
         };
         let census = &self.census;
         self.processes.choose(processes, moment, |process| {
@@ -356,60 +292,4 @@ impl ProcessCollector {
             census.claim(process.key)
         })
     }
-
-    /// Who is in the groups that have live members: what these have in common.
-    fn members(&mut self, processes: &[Process]) -> BTreeMap<Arc<str>, Identity> {
-        let mut members = BTreeMap::new();
-        let by = self.groups.membership.by();
-        for process in processes {
-            let identity = match by {
-                GroupBy::Container => self.census.described(process.key),
-                // They may be in several containers.
-                GroupBy::Engine => Identity {
-                    worker: self
-                        .census
-                        .get(process.key)
-                        .and_then(|it| it.worker.clone()),
-                    ..Identity::default()
-                },
-                GroupBy::Command | GroupBy::Rules => break,
-            };
-            if identity.container().is_none() && identity.worker.is_none() {
-                continue;
-            }
-            let label = self.groups.label(process.group);
-            if &*label != OTHER && &*label != HOST {
-                members.entry(label).or_insert(identity);
-            }
-        }
-        members
-    }
-
-    /// Puts away what containers used that are no more. The page has had their last numbers.
-    fn retire(&mut self, processes: &[Process], known: &[Name]) -> Result<(), TableError> {
-        let retired = self.groups.retire(processes, known, Instant::now());
-        if retired.folded.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<_> = retired.folded.iter().map(|(name, _)| *name).collect();
-        self.reader.forget_groups(&names)?;
-        for (from, into) in retired.folded {
-            self.kernel_ledger.fold(from, into);
-            lock(&self.ends).fold(from, into);
-            if let Some(diag) = &self.sock_diag {
-                lock(diag).fold(from, into);
-            }
-        }
-        for text in &retired.texts {
-            self.devices.energy.fold(text, GONE);
-        }
-        Ok(())
-    }
-}
-
-/// Now, on the boot clock.
-fn boot_nanoseconds() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }

@@ -35,6 +35,18 @@ pub struct Key {
     pub start_nanoseconds: u64,
 }
 
+impl Key {
+    /// When the process started, in seconds since 1970, on a host that booted at that time.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "nanoseconds of a century are below 2^62"
+    )]
+    pub fn start_time_seconds(&self, boot_time_seconds: f64) -> f64 {
+        boot_time_seconds + self.start_nanoseconds as f64 / 1e9
+    }
+}
+
 /// Disk bytes, as `/proc/PID/io` has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disk {

@@ -77,10 +77,8 @@ pub fn run(options: &TopOptions) -> ExitCode {
 fn try_run(options: &TopOptions) -> Result<(), TopError> {
     let listing = Listing {
         column: options.sort,
-        reversed: false,
         filter: options.filter.clone(),
-        engines_only: false,
-        tree: false,
+        ..Listing::default()
     };
     let theme = theme(options, |name| env::var(name).ok());
     if options.once || options.json {

@@ -143,10 +143,8 @@ mod tests {
     fn listing(filter: &str) -> Listing {
         Listing {
             column: Some(Column::CpuPercent),
-            reversed: false,
             filter: filter.to_owned(),
-            engines_only: false,
-            tree: false,
+            ..Listing::default()
         }
     }
 

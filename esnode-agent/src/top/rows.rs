@@ -20,7 +20,7 @@ pub(super) struct Row {
 }
 
 /// What is listed, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     /// By which column; by GPUs, or else by CPUs, if nobody chose.
     pub(super) column: Option<Column>,
@@ -217,16 +217,6 @@ mod tests {
         Frame::after(&before, snapshot(2.0, processes))
     }
 
-    fn listing() -> Listing {
-        Listing {
-            column: None,
-            reversed: false,
-            filter: String::new(),
-            engines_only: false,
-            tree: false,
-        }
-    }
-
     fn pids(listing: &Listing, frame: &Frame) -> Vec<(u32, usize)> {
         let rows = listing.rows(frame);
         rows.iter().map(|row| (row.key.pid, row.depth)).collect()
@@ -239,7 +229,7 @@ mod tests {
             process(2, 0, 0.9, "b"),
             process(3, 0, 0.5, "c"),
         ]);
-        let mut listing = listing();
+        let mut listing = Listing::default();
         assert_eq!(pids(&listing, &frame), [(2, 0), (3, 0), (1, 0)]);
         listing.reversed = true;
         assert_eq!(pids(&listing, &frame), [(1, 0), (3, 0), (2, 0)]);
@@ -254,7 +244,7 @@ mod tests {
         processes[0].engine = "vllm".to_owned();
         processes[0].network = Some([("tcp".to_owned(), Traffic::default())].into());
         let frame = frame(processes);
-        let mut listing = listing();
+        let mut listing = Listing::default();
         for (filter, expected) in [("pyTHON", 11), ("WEB", 22), ("22", 22), ("vllm", 11)] {
             filter.clone_into(&mut listing.filter);
             assert_eq!(pids(&listing, &frame), [(expected, 0)], "{filter}");
@@ -277,8 +267,10 @@ mod tests {
             worker,
             process(50, 0, 0.5, "other"),
         ]);
-        let mut listing = listing();
-        listing.tree = true;
+        let mut listing = Listing {
+            tree: true,
+            ..Listing::default()
+        };
         assert_eq!(
             pids(&listing, &frame),
             [(50, 0), (10, 0), (40, 1), (20, 1), (30, 2)]
@@ -295,8 +287,10 @@ mod tests {
             process(3, 1, 0.3, "c"),
             process(4, 4, 0.4, "own parent"),
         ]);
-        let mut listing = listing();
-        listing.tree = true;
+        let listing = Listing {
+            tree: true,
+            ..Listing::default()
+        };
         let mut seen: Vec<_> = pids(&listing, &frame)
             .into_iter()
             .map(|(pid, _)| pid)

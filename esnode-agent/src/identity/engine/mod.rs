@@ -106,6 +106,14 @@ pub struct Worker {
     pub server: Option<u32>,
 }
 
+impl Worker {
+    /// Whether an engine started it, and no rule knows it.
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        &*self.role == resolve::CHILD
+    }
+}
+
 impl Engines {
     /// The rules that the agent brings.
     ///

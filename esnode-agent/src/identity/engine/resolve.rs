@@ -11,7 +11,7 @@ use std::sync::Arc;
 const DEEPEST: usize = 64;
 
 /// The role of what an engine started and no rule knows.
-const CHILD: &str = "child";
+pub(super) const CHILD: &str = "child";
 
 /// The role of rules for servers, and what it becomes below another server of the same engine.
 const SERVER: &str = "server";

@@ -15,20 +15,15 @@ fn snapshot(time: f64, cpus: &[(u32, f64)]) -> Snapshot {
     }
 }
 
-fn listing() -> Listing {
-    Listing {
-        column: None,
-        reversed: false,
-        filter: String::new(),
-        engines_only: false,
-        tree: false,
-    }
-}
-
 fn model(cpus: &[(u32, f64)]) -> Model {
     let idle: Vec<_> = cpus.iter().map(|(pid, _)| (*pid, 0.0)).collect();
     let now = Instant::now();
-    let mut model = Model::new(snapshot(1.0, &idle), listing(), Charset::Unicode, now);
+    let mut model = Model::new(
+        snapshot(1.0, &idle),
+        Listing::default(),
+        Charset::Unicode,
+        now,
+    );
     model.take(snapshot(2.0, cpus), now);
     model
 }

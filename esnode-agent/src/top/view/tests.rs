@@ -101,13 +101,7 @@ fn worker(rank: u32, n: u32) -> Process {
 }
 
 fn model(gpus: u32, workers: u32, charset: Charset) -> Model {
-    let listing = Listing {
-        column: None,
-        reversed: false,
-        filter: String::new(),
-        engines_only: false,
-        tree: false,
-    };
+    let listing = Listing::default();
     let now = Instant::now();
     let mut model = Model::new(snapshot(1, gpus, workers), listing, charset, now);
     model.take(snapshot(3, gpus, workers), now);
