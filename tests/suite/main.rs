@@ -9,6 +9,7 @@
 mod api;
 mod check;
 mod cli;
+mod compose;
 mod conservation;
 mod disk;
 mod docker;
@@ -134,6 +135,7 @@ fn main() -> Result<ExitCode> {
         threads::cases(),
         disk::cases(),
         docker::cases(),
+        compose::cases(),
         server::cases(),
         api::cases(),
         page::cases(),
