@@ -1,11 +1,13 @@
 //! The command line. Every flag is an environment variable as well.
 
 mod devices;
+mod health;
 mod identity;
 mod top;
 mod values;
 
 pub use devices::{DeviceFlags, GpuFlags};
+pub use health::HealthOptions;
 pub use identity::IdentityFlags;
 pub use top::{AgentUrl, TopOptions};
 
@@ -55,6 +57,10 @@ pub enum Command {
     ///
     /// Press ? for the keys. Rates are those between two samples; what is not known is shown as -.
     Top(Box<TopOptions>),
+    /// Ask the agent on this host whether it answers, as container engines do
+    ///
+    /// Exit code 0: it does, on all addresses that --listen-address names. 1: it does not.
+    Health(HealthOptions),
 }
 
 /// Flags of `check`.

@@ -12,6 +12,7 @@ pub mod collectors;
 pub mod error;
 pub mod gpu;
 pub mod grouping;
+pub mod health;
 pub mod http_client;
 pub mod identity;
 pub mod ladder;

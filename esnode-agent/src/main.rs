@@ -12,7 +12,7 @@ use esnode_agent::{
     },
     check,
     cli::{AgentOptions, Cli, Command, LogFormat, LogLevel, LogOptions},
-    privileges,
+    health, privileges,
     sampler::Sampler,
     server, top, version,
 };
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
         }
         // It has the terminal, which a log would draw over: it says itself what went wrong.
         Some(Command::Top(options)) => return top::run(&options),
+        Some(Command::Health(options)) => {
+            start_log(&options.log);
+            health::run(&options)
+        }
     };
     done.unwrap_or_else(|error| {
         // One line with all causes.

@@ -20,6 +20,7 @@ mod fixtures;
 mod flood;
 mod gpu;
 mod groups;
+mod health;
 mod ladder;
 mod latency;
 mod lifecycle;
@@ -146,6 +147,7 @@ fn main() -> Result<ExitCode> {
         parity::cases(),
         readers::cases(),
         cli::cases(),
+        health::cases(),
         top::cases(),
         fallback::cases(),
         without_bpf::cases(),
