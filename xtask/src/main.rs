@@ -9,8 +9,10 @@ mod build;
 mod build_ebpf;
 mod flood;
 mod gpu_check;
+mod image;
 mod lint;
 mod privilege;
+mod processor;
 mod run;
 mod step;
 mod tally;
@@ -32,6 +34,7 @@ enum Xtask {
     Build(build::Args),
     BuildEbpf(build_ebpf::Args),
     Run(run::Args),
+    Image(image::Args),
     Test(test::Args),
     Vm(vm::Args),
     Lint(lint::Args),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Xtask::Build(args) => build::main(&args),
         Xtask::BuildEbpf(args) => build_ebpf::main(&args),
         Xtask::Run(args) => run::main(&args),
+        Xtask::Image(args) => image::main(&args),
         Xtask::Test(args) => test::main(&args),
         Xtask::Vm(args) => vm::main(&args),
         Xtask::Lint(args) => lint::main(&args),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build, privilege, step,
+    build, image, privilege, step,
     tally::{Skip, Tally},
     vm::programs,
     workspace::Workspace,
@@ -130,19 +130,21 @@ impl Outcome {
     }
 }
 
-/// What tests in containers need, by variable: where programs of Debian are, and static builds of
-/// the agent and the workload. Nothing where such tests can't run or aren't asked for.
+/// What tests in containers need, by variable: where programs of Debian are, static builds of the
+/// agent and the workload, and what the image is made from. Nothing where such tests can't run or aren't asked for.
 fn containers(workspace: &Workspace, args: &Args) -> Result<Vec<(&'static str, PathBuf)>> {
     let tools = workspace.tools().join("debian");
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders = env::split_paths(&path).chain([tools.join("usr/sbin")]);
     let there = folders.any(|folder| folder.join("dockerd").is_file());
-    let asked = |filter: &String| filter.contains("docker");
+    let asked = |filter: &String| filter.contains("docker") || filter.contains("compose");
     if !there || !args.filter.as_ref().is_none_or(asked) {
         return Ok(Vec::new());
     }
     let (agent, workload) = programs::for_containers(workspace)?;
+    let image = image::prepare(workspace)?.folder;
     Ok(vec![
+        ("ESNODE_IMAGE_CONTEXT", image),
         ("ESNODE_TEST_TOOLS", tools),
         ("ESNODE_STATIC_AGENT", agent),
         ("ESNODE_STATIC_WORKLOAD", workload),
@@ -182,6 +184,7 @@ impl Root {
         let keep = privilege::preserve_env([
             "ESNODE_CORE",
             "ESNODE_FAKE_NVML",
+            "ESNODE_IMAGE_CONTEXT",
             "ESNODE_STATIC_AGENT",
             "ESNODE_STATIC_WORKLOAD",
             "ESNODE_TEST_SKIPS",

@@ -57,7 +57,7 @@ fn fetch_into(apt: &Apt, kernel: Kernel, draft: &Path) -> Result<()> {
     let packages = draft.join("packages");
     fs::create_dir_all(&packages)?;
     apt.update()?;
-    let metapackage = format!("linux-image-{}", kernel.machine().debian());
+    let metapackage = format!("linux-image-{}", kernel.processor().debian());
     let mut image = apt.depends(&metapackage)?;
     image.retain(|name| name.starts_with("linux-image-"));
     let image = image
@@ -122,7 +122,7 @@ impl Apt {
             "{KEYRING} is missing, by which packages are checked: it is in the package \
              `debian-archive-keyring`"
         );
-        let machine = kernel.machine().debian();
+        let machine = kernel.processor().debian();
         let name = format!("{}-{machine}", kernel.suite());
         let apt = Self {
             folder: workspace.target.join("vm/apt").join(name),

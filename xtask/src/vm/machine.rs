@@ -14,8 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::matrix::Machine;
-use crate::step;
+use crate::{processor::Processor, step};
 
 /// How long nothing may come before the machine counts as hung. The slowest test takes a
 /// fraction of it.
@@ -31,7 +30,7 @@ const DISK: &str = "2G";
 
 /// What a machine is made of.
 pub(super) struct Parts<'a> {
-    pub(super) machine: Machine,
+    pub(super) processor: Processor,
     pub(super) kernel: &'a Path,
     pub(super) initrd: &'a Path,
     /// Where its disk and its log go.
@@ -83,14 +82,14 @@ pub(super) fn run(parts: &Parts, mut hear: impl FnMut(&str)) -> Result<End> {
 }
 
 /// Fails with the name of the package if qemu is not there.
-pub(super) fn ensure_qemu(machine: Machine) -> Result<()> {
-    let program = qemu(machine);
+pub(super) fn ensure_qemu(processor: Processor) -> Result<()> {
+    let program = qemu(processor);
     match Command::new(&program).arg("--version").output() {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let package = match machine {
-                Machine::X86_64 => "qemu-system-x86",
-                Machine::Arm64 => "qemu-system-arm",
+            let package = match processor {
+                Processor::X86_64 => "qemu-system-x86",
+                Processor::Arm64 => "qemu-system-arm",
             };
             bail!("{program} is missing: it is in the package `{package}`")
         }
@@ -98,8 +97,8 @@ pub(super) fn ensure_qemu(machine: Machine) -> Result<()> {
     }
 }
 
-fn qemu(machine: Machine) -> String {
-    format!("qemu-system-{}", machine.arch())
+fn qemu(processor: Processor) -> String {
+    format!("qemu-system-{}", processor.arch())
 }
 
 /// A qemu that ends with its owner.
@@ -114,9 +113,9 @@ impl Drop for Qemu {
 }
 
 fn spawn(parts: &Parts, disk: &Path) -> Result<Qemu> {
-    let (console, model): (_, &[&str]) = match parts.machine {
-        Machine::X86_64 => ("ttyS0", &["-cpu", "max"]),
-        Machine::Arm64 => ("ttyAMA0", &["-machine", "virt", "-cpu", "cortex-a72"]),
+    let (console, model): (_, &[&str]) = match parts.processor {
+        Processor::X86_64 => ("ttyS0", &["-cpu", "max"]),
+        Processor::Arm64 => ("ttyAMA0", &["-machine", "virt", "-cpu", "cortex-a72"]),
     };
     // What is no parameter of the kernel becomes a variable of the first process.
     let line = format!(
@@ -129,7 +128,7 @@ fn spawn(parts: &Parts, disk: &Path) -> Result<Qemu> {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
-        .arg(qemu(parts.machine))
+        .arg(qemu(parts.processor))
         .args(model)
         .args(["-accel", "tcg", "-smp", "2", "-m", MEMORY_MIB])
         .args(["-nodefaults", "-no-reboot", "-display", "none"])

@@ -1,9 +1,8 @@
 //! What is tried: the kernels, the rounds in each, and the rungs that each round has to reach.
 
-use std::env::consts::ARCH;
-
-use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+
+use crate::processor::Processor;
 
 /// A kernel of Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,10 +48,10 @@ impl Kernel {
     }
 
     /// The processor that it's for.
-    pub(super) fn machine(self) -> Machine {
+    pub(super) fn processor(self) -> Processor {
         match self {
-            Self::Arm64 => Machine::Arm64,
-            _ => Machine::X86_64,
+            Self::Arm64 => Processor::Arm64,
+            _ => Processor::X86_64,
         }
     }
 
@@ -74,43 +73,6 @@ impl Kernel {
     fn has(self, rung: &str) -> bool {
         // The tracepoints came with Linux 6.3.
         rung != "sock_length" || !matches!(self, Self::V5_10 | Self::V6_1)
-    }
-}
-
-/// A processor, by the names that the tools have for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Machine {
-    X86_64,
-    Arm64,
-}
-
-impl Machine {
-    /// The processor of this machine.
-    pub(super) fn own() -> Result<Self> {
-        let mut all = [Self::X86_64, Self::Arm64].into_iter();
-        let own = all.find(|machine| machine.arch() == ARCH);
-        own.with_context(|| format!("there are no static programs for {ARCH}"))
-    }
-
-    /// As Rust calls it.
-    pub(super) fn arch(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Arm64 => "aarch64",
-        }
-    }
-
-    /// As Debian calls it.
-    pub(super) fn debian(self) -> &'static str {
-        match self {
-            Self::X86_64 => "amd64",
-            Self::Arm64 => "arm64",
-        }
-    }
-
-    /// What builds programs that need nothing of the system.
-    pub(super) fn target(self) -> String {
-        format!("{}-unknown-linux-musl", self.arch())
     }
 }
 

@@ -17,12 +17,12 @@ use clap::ValueEnum as _;
 use self::{
     image::Image,
     machine::Parts,
-    matrix::{Kernel, Machine, ROUNDS, Round},
+    matrix::{Kernel, ROUNDS, Round},
     programs::Programs,
     report::Report,
     verdict::Console,
 };
-use crate::{step, workspace::Workspace};
+use crate::{processor::Processor, step, workspace::Workspace};
 
 /// Run the tests on kernels of Debian, in virtual machines.
 ///
@@ -58,16 +58,16 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         (kernels, _) => kernels,
     };
     for &kernel in kernels {
-        machine::ensure_qemu(kernel.machine())?;
+        machine::ensure_qemu(kernel.processor())?;
     }
     let mut report = Report::default();
-    let mut built: Vec<(Machine, Programs)> = Vec::new();
+    let mut built: Vec<(Processor, Programs)> = Vec::new();
     for &kernel in kernels {
-        let machine = kernel.machine();
-        if !built.iter().any(|(other, _)| *other == machine) {
-            built.push((machine, programs::build(&workspace, machine)?));
+        let processor = kernel.processor();
+        if !built.iter().any(|(other, _)| *other == processor) {
+            built.push((processor, programs::build(&workspace, processor)?));
         }
-        let programs = built.iter().find(|(other, _)| *other == machine);
+        let programs = built.iter().find(|(other, _)| *other == processor);
         let (_, programs) = programs.context("no programs")?;
         try_kernel(&workspace, kernel, programs, args, &mut report)?;
     }
@@ -94,7 +94,7 @@ fn try_kernel(
 
     step::announce(&format!("Booting {} ({})", kernel.name(), files.release));
     let parts = Parts {
-        machine: kernel.machine(),
+        processor: kernel.processor(),
         kernel: &files.image,
         initrd: &initrd,
         folder: &folder,

@@ -1,16 +1,16 @@
 //! The programs that run in a virtual machine or a container: the agent, the suite and its
 //! workload, each one file that needs nothing else.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::matrix::Machine;
-use crate::{build_ebpf, step, workspace::Workspace};
+use crate::{
+    build_ebpf,
+    processor::{Processor, ensure_standard_library, link_by_rust},
+    step,
+    workspace::Workspace,
+};
 
 /// Where they are.
 pub(super) struct Programs {
@@ -20,9 +20,9 @@ pub(super) struct Programs {
 }
 
 /// Builds them.
-pub(super) fn build(workspace: &Workspace, machine: Machine) -> Result<Programs> {
-    let agent = agent(workspace, machine)?;
-    let target = machine.target();
+pub(super) fn build(workspace: &Workspace, processor: Processor) -> Result<Programs> {
+    let agent = agent(workspace, processor)?;
+    let target = processor.static_target();
     let mut suite = cargo(workspace, "test", &target);
     suite
         .args(["--package=esnode-tests", "--test=suite", "--no-run"])
@@ -38,9 +38,9 @@ pub(super) fn build(workspace: &Workspace, machine: Machine) -> Result<Programs>
 
 /// Builds the agent and the workload for containers of this machine, and says where they are.
 pub(crate) fn for_containers(workspace: &Workspace) -> Result<(PathBuf, PathBuf)> {
-    let machine = Machine::own()?;
-    let agent = agent(workspace, machine)?;
-    let target = machine.target();
+    let processor = Processor::own()?;
+    let agent = agent(workspace, processor)?;
+    let target = processor.static_target();
     let mut workload = cargo(workspace, "build", &target);
     workload.args(["--package=esnode-tests", "--bin=esnode-workload"]);
     step::run(
@@ -51,10 +51,10 @@ pub(crate) fn for_containers(workspace: &Workspace) -> Result<(PathBuf, PathBuf)
 }
 
 /// Builds the agent.
-fn agent(workspace: &Workspace, machine: Machine) -> Result<PathBuf> {
-    let target = machine.target();
-    ensure_target(workspace, &target)?;
-    let object = build_ebpf::build_for(workspace, machine.arch())?;
+fn agent(workspace: &Workspace, processor: Processor) -> Result<PathBuf> {
+    let target = processor.static_target();
+    ensure_standard_library(workspace, &target)?;
+    let object = build_ebpf::build_for(workspace, processor.arch())?;
     let mut agent = cargo(workspace, "build", &target);
     agent
         .args(["--package=esnode-agent", "--bin=esnode-core"])
@@ -68,17 +68,15 @@ fn folder(workspace: &Workspace, target: &str) -> PathBuf {
     workspace.target.join(target).join("release")
 }
 
-/// Links with the linker that comes with Rust: for another processor there is mostly no other. What
-/// is tried with these programs is not how fast they are, so that they are built for fast building:
-/// in parts, which the linker joins as they are.
+/// What is tried with these programs is not how fast they are, so that they are built for fast
+/// building: in parts, which the linker joins as they are.
 fn cargo(workspace: &Workspace, subcommand: &str, target: &str) -> Command {
-    let name = target.to_uppercase().replace('-', "_");
     let mut cargo = workspace.cargo_locked(subcommand);
     cargo
         .args(["--release", "--target", target])
-        .env(format!("CARGO_TARGET_{name}_LINKER"), "rust-lld")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    link_by_rust(&mut cargo, target);
     cargo
 }
 
@@ -90,17 +88,4 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .find(suite)?
         .split_once(r#""executable":""#)?;
     Some(rest.split_once('"')?.0.into())
-}
-
-/// Brings the standard library for a target.
-fn ensure_target(workspace: &Workspace, target: &str) -> Result<()> {
-    let folder = workspace.rustc(&["--print", "target-libdir", "--target", target])?;
-    if fs::read_dir(&folder).is_ok_and(|mut files| files.next().is_some()) {
-        return Ok(());
-    }
-    let mut rustup = workspace.program("rustup");
-    rustup.args(["target", "add", target]).stdin(Stdio::null());
-    step::run(&format!("Adding the target {target}"), &mut rustup).with_context(|| {
-        format!("the standard library for {target} is missing: `rustup target add {target}`")
-    })
 }
