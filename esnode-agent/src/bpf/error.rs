@@ -306,6 +306,12 @@ impl BpfError {
             } if source.kind() == io::ErrorKind::NotFound => {
                 "use a kernel with CONFIG_KPROBE_EVENTS=y and CONFIG_BPF_EVENTS=y"
             }
+            Self::Probe {
+                source: ProbeError::NoTracefs(source),
+                ..
+            } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "add CAP_SYS_ADMIN, which mounting tracefs takes"
+            }
             Self::Probe { .. } if self.errno() == Some(libc::ENODEV) => {
                 "use a kernel with CONFIG_KPROBES=y and CONFIG_FTRACE=y"
             }

@@ -44,7 +44,7 @@ impl fmt::Display for Direction {
 pub enum ProbeError {
     /// tracefs can't be reached.
     #[error("cannot mount tracefs: {0}")]
-    NoTracefs(io::Error),
+    NoTracefs(#[source] io::Error),
     /// The kernel has no kprobes, or not on this function.
     #[error("cannot write `{line}` to tracefs' kprobe_events: {source}")]
     Refused {

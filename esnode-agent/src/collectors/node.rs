@@ -16,7 +16,7 @@ use clock::Clock;
 use os::OsRelease;
 use rustix::time::{ClockId, clock_gettime};
 use std::{
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -39,6 +39,8 @@ struct Names {
     /// Of NIS.
     domain: String,
     os: Option<OsRelease>,
+    /// The host's, where the kernel would say the container's.
+    host: Option<String>,
 }
 
 /// Open files of all processes, files that are mapped or passed on included.
@@ -96,19 +98,26 @@ impl NodeCollector {
             self.names = Arc::new(self.look());
             self.looked = Some(Instant::now());
         }
-        let hostname = self.procfs.join("sys/kernel/hostname");
-        let hostname = parse_optional(&hostname, |text| Ok(text.trim_end().to_owned()))?;
         let uptime = parse_optional(&self.procfs.join("uptime"), parse_uptime)?;
         let time = SystemTime::now();
         Ok(NodeFacts {
             names: Arc::clone(&self.names),
-            hostname: hostname.unwrap_or_default(),
+            hostname: self.hostname()?,
             boot_time: self.boot_time(begin(time))?,
             uptime,
             time,
             clock: Clock::read(),
             files: parse_optional(&self.procfs.join("sys/fs/file-nr"), parse_files)?,
         })
+    }
+
+    fn hostname(&self) -> Result<String, ReadError> {
+        if let Some(host) = &self.names.host {
+            return Ok(host.clone());
+        }
+        let file = self.procfs.join("sys/kernel/hostname");
+        let name = parse_optional(&file, |text| Ok(text.trim_end().to_owned()))?;
+        Ok(name.unwrap_or_default())
     }
 
     fn look(&self) -> Names {
@@ -122,7 +131,22 @@ impl NodeCollector {
             machine: of("arch").unwrap_or_else(|| self.machine.clone()),
             domain: of("domainname").unwrap_or_default(),
             os: OsRelease::read(&self.procfs),
+            host: self.name_of_the_host(),
         }
+    }
+
+    /// The name in hostname(5) of process 1, where the kernel's is that of a container: if process 1
+    /// is in another UTS namespace. Empty if it can't be read there.
+    fn name_of_the_host(&self) -> Option<String> {
+        let namespace = |process: &str| fs::read_link(self.procfs.join(process).join("ns/uts"));
+        let (own, host) = (namespace("self").ok()?, namespace("1").ok()?);
+        if own == host {
+            return None;
+        }
+        let text = read_file(&self.procfs.join("1/root/etc/hostname")).unwrap_or_default();
+        let mut lines = text.lines().map(str::trim);
+        let name = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+        Some(name.unwrap_or_default().to_owned())
     }
 
     /// `/proc/stat` costs more than all the rest where there are many cores and interrupts: it is
@@ -374,6 +398,29 @@ mod tests {
         host.write("proc/sys/kernel/arch", "aarch64\n");
         let info = r#"esnode_node_info{kernel="",os="",machine="aarch64",hostname="a"} 1"#;
         assert_eq!(page().first().map(String::as_str), Some(info));
+    }
+
+    #[test]
+    fn a_container_has_the_name_of_its_host() {
+        let host = Host::new(&[
+            ("proc/stat", "btime 100\n"),
+            ("proc/sys/kernel/hostname", "813ed56e90f0\n"),
+            ("proc/1/root/etc/hostname", "# by hand\ngpu-node-07\n"),
+        ]);
+        let name = || {
+            let facts = NodeCollector::new(&host.procfs(), String::new()).sample();
+            facts.expect("readable").hostname
+        };
+        // Nobody says in which namespace who is.
+        assert_eq!(name(), "813ed56e90f0");
+        host.link("proc/self/ns/uts", "uts:[1]");
+        host.link("proc/1/ns/uts", "uts:[2]");
+        assert_eq!(name(), "gpu-node-07");
+        host.remove("proc/1/root");
+        assert_eq!(name(), "");
+        host.remove("proc/1/ns");
+        host.link("proc/1/ns/uts", "uts:[1]");
+        assert_eq!(name(), "813ed56e90f0");
     }
 
     #[test]
