@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 /// Whether there are BPF programs in what is built.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Ebpf {
     /// Leave the BPF programs out.
     ///
@@ -51,7 +51,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
 /// Builds the agent with the BPF programs inside.
 pub(crate) fn with_ebpf(workspace: &Workspace) -> Result<Built> {
-    build(workspace, &Ebpf { no_ebpf: false })
+    build(workspace, &Ebpf::default())
 }
 
 /// Builds the agent.

@@ -4,9 +4,11 @@
 //! stays under `target/`.
 #![forbid(unsafe_code)]
 
+mod apt;
 mod bench;
 mod build;
 mod build_ebpf;
+mod compose_test;
 mod flood;
 mod gpu_check;
 mod image;
@@ -17,6 +19,7 @@ mod run;
 mod step;
 mod tally;
 mod test;
+mod tools;
 mod vm;
 mod workspace;
 
@@ -36,7 +39,9 @@ enum Xtask {
     Run(run::Args),
     Image(image::Args),
     Test(test::Args),
+    ComposeTest(compose_test::Args),
     Vm(vm::Args),
+    Tools(tools::Args),
     Lint(lint::Args),
     Bench(bench::Args),
     Flood(flood::Args),
@@ -50,7 +55,9 @@ fn main() -> ExitCode {
         Xtask::Run(args) => run::main(&args),
         Xtask::Image(args) => image::main(&args),
         Xtask::Test(args) => test::main(&args),
+        Xtask::ComposeTest(args) => compose_test::main(&args),
         Xtask::Vm(args) => vm::main(&args),
+        Xtask::Tools(args) => tools::main(&args),
         Xtask::Lint(args) => lint::main(&args),
         Xtask::Bench(args) => bench::main(&args),
         Xtask::Flood(args) => flood::main(&args),

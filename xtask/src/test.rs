@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     build, image, privilege, step,
     tally::{Skip, Tally},
+    tools,
     vm::programs,
     workspace::Workspace,
 };
@@ -48,26 +49,42 @@ struct Outcome {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    let workspace = Workspace::locate()?;
-    let built = build::build(&workspace, &args.ebpf)?;
-    let fake_nvml = build::fake_nvml(&workspace)?;
+    run(&Workspace::locate()?, args, true)
+}
+
+/// Runs those tests of the suite whose names contain this.
+pub(crate) fn black_box(workspace: &Workspace, filter: &str) -> Result<ExitCode> {
+    let args = Args {
+        ebpf: build::Ebpf::default(),
+        filter: Some(filter.to_owned()),
+        harness: Vec::new(),
+    };
+    run(workspace, &args, false)
+}
+
+fn run(workspace: &Workspace, args: &Args, unit_tests: bool) -> Result<ExitCode> {
+    let built = build::build(workspace, &args.ebpf)?;
+    let fake_nvml = build::fake_nvml(workspace)?;
     let mut outcome = Outcome::default();
 
-    outcome.test("unit tests", args, || {
-        let mut cargo = workspace.cargo_locked("test");
-        cargo
-            .args(["--workspace", "--exclude=esnode-tests"])
-            .env("ESNODE_CORE", &built.agent)
-            .env("ESNODE_FAKE_NVML", &fake_nvml);
-        built.set_object(&mut cargo);
-        cargo
-    })?;
+    if unit_tests {
+        outcome.test("unit tests", args, || {
+            let mut cargo = workspace.cargo_locked("test");
+            cargo
+                .args(["--workspace", "--exclude=esnode-tests"])
+                .env("ESNODE_CORE", &built.agent)
+                .env("ESNODE_FAKE_NVML", &fake_nvml);
+            built.set_object(&mut cargo);
+            cargo
+        })?;
+    }
 
     let report = workspace.target.join("skipped-tests.tsv");
     fs::write(&report, "").with_context(|| format!("cannot write {}", report.display()))?;
     let root = Root::find();
-    let runner = root.runner(&workspace)?;
-    let containers = containers(&workspace, args)?;
+    let runner = root.runner(workspace)?;
+    let mut others = containers(workspace, args)?;
+    others.push(("ESNODE_TEST_TOOLS", tools::folder(workspace)));
     outcome.test("black-box tests", args, || {
         let mut cargo = workspace.cargo_locked("test");
         cargo
@@ -75,7 +92,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
             .env("ESNODE_CORE", &built.agent)
             .env("ESNODE_FAKE_NVML", &fake_nvml)
             .env("ESNODE_TEST_SKIPS", &report)
-            .envs(containers.clone())
+            .envs(others.clone())
             .envs(runner.clone());
         cargo
     })?;
@@ -130,12 +147,11 @@ impl Outcome {
     }
 }
 
-/// What tests in containers need, by variable: where programs of Debian are, static builds of the
-/// agent and the workload, and what the image is made from. Nothing where such tests can't run or aren't asked for.
+/// What tests in containers need, by variable: static builds of the agent and the workload, and what
+/// the image is made from. Nothing where such tests can't run or aren't asked for.
 fn containers(workspace: &Workspace, args: &Args) -> Result<Vec<(&'static str, PathBuf)>> {
-    let tools = workspace.tools().join("debian");
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut folders = env::split_paths(&path).chain([tools.join("usr/sbin")]);
+    let mut folders = env::split_paths(&path).chain([tools::folder(workspace).join("usr/sbin")]);
     let there = folders.any(|folder| folder.join("dockerd").is_file());
     let asked = |filter: &String| filter.contains("docker") || filter.contains("compose");
     if !there || !args.filter.as_ref().is_none_or(asked) {
@@ -145,7 +161,6 @@ fn containers(workspace: &Workspace, args: &Args) -> Result<Vec<(&'static str, P
     let image = image::prepare(workspace)?.folder;
     Ok(vec![
         ("ESNODE_IMAGE_CONTEXT", image),
-        ("ESNODE_TEST_TOOLS", tools),
         ("ESNODE_STATIC_AGENT", agent),
         ("ESNODE_STATIC_WORKLOAD", workload),
     ])

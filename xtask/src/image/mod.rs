@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
+    apt::remove,
     build, build_ebpf,
     processor::{Processor, ensure_standard_library, link_by_rust, linker_variable},
     step,
@@ -90,7 +91,7 @@ fn prepare_for(workspace: &Workspace, processor: Processor, is_static: bool) -> 
     let context = Context {
         folder: workspace.target.join(folder),
     };
-    root::clear(&context.root())?;
+    remove(&context.root())?;
     make_root(workspace, processor, is_static, &context.root())?;
     dockerfile::write(workspace, &context.dockerfile())?;
     Ok(context)

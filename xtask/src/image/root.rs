@@ -6,7 +6,6 @@
 
 use std::{
     fs::{self, Permissions},
-    io::ErrorKind,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -28,16 +27,6 @@ const LIBRARIES: [&str; 6] = [
 ];
 
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
-
-/// Removes a folder that was written before.
-pub(super) fn clear(root: &Path) -> Result<()> {
-    match fs::remove_dir_all(root) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", root.display()))
-        }
-        _ => Ok(()),
-    }
-}
 
 /// Writes it to a new folder; `compiler` says where the C library is, if it comes along.
 pub(super) fn write(

@@ -1,21 +1,17 @@
-//! Kernels of Debian: brought by apt, kept under `target/vm`. Nothing is installed, and the
-//! machine's own sources stay as they are.
+//! Kernels of Debian: brought by apt, kept under `target/vm`.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::{matrix::Kernel, modules};
-use crate::{step, workspace::Workspace};
-
-/// Where packages come from if the machine's own sources do not say.
-const ARCHIVE: &str = "http://deb.debian.org/debian/";
-
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+use crate::{
+    apt::{Apt, list, remove},
+    workspace::Workspace,
+};
 
 /// A kernel that can be booted.
 pub(super) struct Files {
@@ -32,7 +28,8 @@ pub(super) fn fetch(workspace: &Workspace, kernel: Kernel) -> Result<Files> {
     if !folder.exists() {
         let draft = folder.with_extension("new");
         remove(&draft)?;
-        fetch_into(&Apt::new(workspace, kernel)?, kernel, &draft).with_context(|| {
+        let apt = Apt::new(workspace, kernel.suite(), kernel.processor())?;
+        fetch_into(&apt, kernel, &draft).with_context(|| {
             format!(
                 "the kernel {} of Debian {} is not there",
                 kernel.name(),
@@ -54,8 +51,7 @@ pub(super) fn fetch(workspace: &Workspace, kernel: Kernel) -> Result<Files> {
 
 /// Downloads the packages, unpacks them, and keeps what a virtual machine needs.
 fn fetch_into(apt: &Apt, kernel: Kernel, draft: &Path) -> Result<()> {
-    let packages = draft.join("packages");
-    fs::create_dir_all(&packages)?;
+    fs::create_dir_all(draft)?;
     apt.update()?;
     let metapackage = format!("linux-image-{}", kernel.processor().debian());
     let mut image = apt.depends(&metapackage)?;
@@ -69,19 +65,8 @@ fn fetch_into(apt: &Apt, kernel: Kernel, draft: &Path) -> Result<()> {
     if parts.is_empty() {
         parts.push(image);
     }
-    let mut download = apt.command("apt-get");
-    download
-        .args(["-q", "download"])
-        .args(&parts)
-        .current_dir(&packages);
-    step::run(&format!("Downloading {}", parts.join(", ")), &mut download)?;
-
     let root = draft.join("root");
-    for package in list(&packages)? {
-        let mut unpack = Command::new("dpkg-deb");
-        unpack.arg("--extract").arg(&package).arg(&root);
-        step::run("Unpacking", &mut unpack)?;
-    }
+    apt.unpack(&parts, &root)?;
     let tree = find_modules(&root)?;
     let release = tree.file_name().context("no release")?.to_string_lossy();
     let images = [
@@ -95,7 +80,6 @@ fn fetch_into(apt: &Apt, kernel: Kernel, draft: &Path) -> Result<()> {
     )?;
     modules::collect(&tree, &draft.join("modules"))?;
     fs::write(draft.join("release"), release.as_bytes())?;
-    remove(&packages)?;
     remove(&root)
 }
 
@@ -107,97 +91,4 @@ fn find_modules(root: &Path) -> Result<PathBuf> {
         }
     }
     bail!("no lib/modules in the package")
-}
-
-/// Apt with a source, lists and a cache of its own.
-struct Apt {
-    folder: PathBuf,
-    machine: &'static str,
-}
-
-impl Apt {
-    fn new(workspace: &Workspace, kernel: Kernel) -> Result<Self> {
-        ensure!(
-            Path::new(KEYRING).exists(),
-            "{KEYRING} is missing, by which packages are checked: it is in the package \
-             `debian-archive-keyring`"
-        );
-        let machine = kernel.processor().debian();
-        let name = format!("{}-{machine}", kernel.suite());
-        let apt = Self {
-            folder: workspace.target.join("vm/apt").join(name),
-            machine,
-        };
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(apt.folder.join(folder))?;
-        }
-        let source = format!(
-            "deb [signed-by={KEYRING}] {} {} main\n",
-            archive(),
-            kernel.suite()
-        );
-        fs::write(apt.folder.join("sources.list"), source)?;
-        Ok(apt)
-    }
-
-    fn update(&self) -> Result<()> {
-        let mut update = self.command("apt-get");
-        step::run("Reading lists of packages", update.args(["-q", "update"]))
-    }
-
-    /// The packages that a package depends on.
-    fn depends(&self, package: &str) -> Result<Vec<String>> {
-        let mut command = self.command("apt-cache");
-        command.args(["depends", "--important", package]);
-        let names = step::capture(&mut command)?;
-        Ok(names
-            .lines()
-            .filter_map(|line| line.trim_start().strip_prefix("Depends: "))
-            .map(str::to_owned)
-            .collect())
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (name, path) in [
-            ("Dir::Etc::sourcelist", "sources.list"),
-            ("Dir::State::lists", "lists"),
-            ("Dir::Cache", "cache"),
-        ] {
-            let path = self.folder.join(path);
-            command.arg(format!("-o{name}={}", path.display()));
-        }
-        command.args([
-            "-oDir::Etc::sourceparts=/dev/null",
-            "-oDir::State::status=/dev/null",
-            "-oAPT::Sandbox::User=",
-            "-oAcquire::Languages=none",
-            "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
-            &format!("-oAPT::Architecture={}", self.machine),
-            &format!("-oAPT::Architectures={}", self.machine),
-        ]);
-        command
-    }
-}
-
-/// The archive that this machine takes packages of Debian from.
-fn archive() -> String {
-    let mut command = Command::new("apt-get");
-    command.args(["indextargets", "--format", "$(REPO_URI)", "Label: Debian"]);
-    let uris = step::capture(&mut command).unwrap_or_default();
-    uris.lines().next().unwrap_or(ARCHIVE).to_owned()
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .with_context(|| format!("cannot list {}", folder.display()))
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    Ok(())
 }
