@@ -124,7 +124,20 @@ impl Docker {
         self.daemon.pause()
     }
 
-    fn version(&self) -> Result<String> {
+    /// Makes an image of this name, once, from what `cargo xtask image` leaves for docker: a folder
+    /// `root`, and a Dockerfile beside it that starts from nothing.
+    pub fn build(&self, context: &Path, name: &str) -> Result<()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = context.join("Dockerfile");
+        let (file, root) = (file.to_string_lossy(), context.join("root"));
+        let words = ["build", "--quiet", "--tag", name, "--file", &file];
+        let mut build = self.client(&words);
+        output(build.arg(root)).map(drop)
+    }
+
+    /// What its daemon says that it is.
+    pub fn version(&self) -> Result<String> {
         self.ask(&["version", "--format", "{{.Server.Version}}"])
     }
 

@@ -18,13 +18,13 @@ use crate::check::{Series, ensure_eq, group, process, within_grace};
 use crate::disk::need_disk;
 
 /// Bytes that a container writes to a file on a disk, and that it sends and receives.
-struct Amounts {
+pub(crate) struct Amounts {
     write: u64,
     transmit: u64,
     receive: u64,
 }
 
-const WEB: Amounts = Amounts {
+pub(crate) const WEB: Amounts = Amounts {
     write: 4 * 1024 * 1024,
     transmit: 1_000_003,
     receive: 1_000_003,
@@ -83,14 +83,19 @@ fn right_container(flags: &[&str]) -> Result<()> {
 }
 
 /// A container whose first process has written, and whose second has sent.
-struct Running {
-    container: Container,
+pub(crate) struct Running {
+    pub(crate) container: Container,
     writer: Workload,
     sender: Workload,
 }
 
 impl Running {
-    fn start(docker: &Arc<Docker>, stem: &str, image: usize, amounts: &Amounts) -> Result<Self> {
+    pub(crate) fn start(
+        docker: &Arc<Docker>,
+        stem: &str,
+        image: usize,
+        amounts: &Amounts,
+    ) -> Result<Self> {
         let file = Container::file();
         let bytes = amounts.write.to_string();
         let write = ["disk", "write", &file, &bytes];
@@ -106,7 +111,7 @@ impl Running {
     }
 
     /// Fails where the page doesn't call the container by its name, or its image.
-    fn check_named(&self, page: &Page) -> Result<()> {
+    pub(crate) fn check_named(&self, page: &Page) -> Result<()> {
         let container = &self.container;
         for comm in [Container::MAIN, Container::EXEC] {
             let who = who(page, &container.id, comm)?;
@@ -128,7 +133,7 @@ impl Running {
     }
 
     /// Fails where the page hasn't its bytes, of its processes and of its group.
-    fn check_bytes(&self, page: &Page, amounts: &Amounts) -> Result<()> {
+    pub(crate) fn check_bytes(&self, page: &Page, amounts: &Amounts) -> Result<()> {
         let container = &self.container;
         let written = self.written(amounts)?;
         let pid = container.pid()?;

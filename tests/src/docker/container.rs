@@ -58,6 +58,17 @@ impl Container {
         words: &[&str],
     ) -> Result<Self> {
         let image = *IMAGES.get(image).context("no such image")?;
+        Self::of_image(docker, stem, image, flags, words)
+    }
+
+    /// Makes a container of an image that was built.
+    pub fn of_image(
+        docker: &Arc<Docker>,
+        stem: &str,
+        image: &'static str,
+        flags: &[&str],
+        words: &[&str],
+    ) -> Result<Self> {
         let name = format!("{stem}-{}-{}", process::id(), count());
         let start = ["create", "--name", &name];
         let line: Vec<_> = start
