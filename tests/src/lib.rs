@@ -10,6 +10,7 @@
 )]
 
 pub mod agent;
+pub mod compose;
 pub mod container;
 pub mod docker;
 pub mod fixture;
