@@ -95,17 +95,19 @@ impl Compose {
         }
     }
 
-    /// The command that runs it, without any variable that a file could take by accident.
+    /// The command that runs it, without any variable that a file could take by accident: none of
+    /// the environment's, and none of an `.env` file.
     #[must_use]
     pub fn command(&self) -> Command {
-        self.program.command()
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let mut command = self.program.command();
+        command.arg("--env-file").arg(fixtures.join("compose.env"));
+        command
     }
 
     /// What `config` makes of these arguments, which come before it: one document.
     pub fn config<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
         let mut command = self.command();
-        // Nobody's .env file, though one may lie beside the files.
-        command.args(["--env-file", "/dev/null"]);
         command.args(arguments).arg("config");
         let output = command.output().with_context(|| format!("{command:?}"))?;
         ensure!(
