@@ -1,7 +1,6 @@
 //! Docker Compose, in each of its generations that this machine has.
 //!
-//! It comes from `PATH`, or from Debian's packages where `ESNODE_TEST_TOOLS` says that they were
-//! unpacked. Asked for its `config` it needs no daemon.
+//! It comes from `PATH`, or from Debian's packages below [`tools::folder`]. Asked for its `config` it needs no daemon.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -11,10 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::skip;
-
-/// Where packages were unpacked that the tests can use.
-const TOOLS: &str = "ESNODE_TEST_TOOLS";
+use crate::{skip, tools};
 
 /// Variables that files of ours or Compose itself would take from whoever runs the tests.
 const FOREIGN: [&str; 4] = ["ESNODE_", "COMPOSE_", "NVIDIA_", "DOCKER_"];
@@ -91,7 +87,9 @@ impl Compose {
         let mut all = Self::all().into_iter();
         match all.find(|compose| compose.generation == generation) {
             Some(compose) => Ok(compose),
-            None => skip!("needs Docker Compose {generation}, in PATH or below {TOOLS}"),
+            None => skip!(
+                "needs Docker Compose {generation}, in PATH or brought by `cargo xtask tools`"
+            ),
         }
     }
 
@@ -165,8 +163,8 @@ fn programs() -> Vec<Program> {
         },
         Program::new("docker-compose"),
     ];
-    if let Some(tools) = env::var_os(TOOLS) {
-        let usr = Path::new(&tools).join("usr");
+    if let Some(tools) = tools::folder() {
+        let usr = tools.join("usr");
         programs.push(Program::new(
             usr.join("libexec/docker/cli-plugins/docker-compose"),
         ));

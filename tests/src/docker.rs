@@ -1,7 +1,7 @@
 //! A Docker Engine of the tests' own: its daemon, and containers that run the workload.
 //!
-//! It needs no image from anywhere and no network, and leaves nothing behind. Programs come from
-//! `PATH`, or from packages that were unpacked where `ESNODE_TEST_TOOLS` says.
+//! It needs no image from anywhere and no network, and leaves nothing behind. Its programs are
+//! found by [`tools`].
 
 mod container;
 mod daemon;
@@ -21,10 +21,7 @@ pub use self::container::Container;
 pub use self::daemon::Paused;
 
 use self::daemon::Daemon;
-use crate::skip;
-
-/// Where packages were unpacked that the tests can use.
-const TOOLS: &str = "ESNODE_TEST_TOOLS";
+use crate::{skip, tools};
 
 /// The agent and the workload, each one file that needs nothing else.
 const STATIC_AGENT: &str = "ESNODE_STATIC_AGENT";
@@ -73,7 +70,10 @@ impl Docker {
         if !geteuid().is_root() {
             skip!("needs root to run containers");
         }
-        let path = search_path()?;
+        for program in PROGRAMS {
+            tools::find(program)?;
+        }
+        let path = tools::search_path()?;
         let programs = Static::find()?;
         // The sockets' paths have to be short: see unix(7).
         let folder = env::temp_dir().join(format!("esnode-docker-{}", process::id()));
@@ -196,21 +196,6 @@ impl Static {
             }
         }
     }
-}
-
-/// `PATH`, then the folders of unpacked packages; fails as ignored if a program is in none of them.
-fn search_path() -> Result<OsString> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<_> = env::split_paths(&path).collect();
-    if let Some(tools) = env::var_os(TOOLS).map(PathBuf::from) {
-        folders.extend(["usr/sbin", "usr/bin", "sbin", "bin"].map(|folder| tools.join(folder)));
-    }
-    for program in PROGRAMS {
-        if !folders.iter().any(|folder| folder.join(program).is_file()) {
-            skip!("needs {program} in PATH or in the folder {TOOLS}");
-        }
-    }
-    Ok(env::join_paths(folders)?)
 }
 
 /// Runs a command to its end and returns what it printed, without the last line break.

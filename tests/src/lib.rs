@@ -22,5 +22,6 @@ pub mod pty;
 pub mod puppet;
 pub mod skip;
 pub mod tally;
+pub mod tools;
 pub mod vm;
 pub mod workload;

@@ -1,14 +1,14 @@
 //! Programs that read the page for a living.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use esnode_tests::agent::Agent;
 use esnode_tests::http;
-use esnode_tests::skip;
+use esnode_tests::tools;
 use esnode_tests::workload::{Name, Workload};
 
 use crate::Case;
@@ -29,16 +29,13 @@ fn promtool() -> Result<()> {
 /// Has the page read by promtool, which must take it and find nothing to say about it.
 pub(crate) fn check_by_promtool(agent: &Agent) -> Result<()> {
     let page = http::request(agent.address()?, "GET", "/metrics", &["Accept: text/plain"])?;
-    let mut command = Command::new("promtool");
+    let mut command = Command::new(tools::find("promtool")?);
     command
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Err(error) if error.kind() == ErrorKind::NotFound => skip!("needs promtool"),
-        child => child?,
-    };
+    let mut child = command.spawn()?;
     child
         .stdin
         .take()
@@ -78,7 +75,7 @@ fn prometheus() -> Result<()> {
     )?;
     // Free at this moment; Prometheus can't tell which port it took by itself.
     let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-    let mut command = Command::new("prometheus");
+    let mut command = Command::new(tools::find("prometheus")?);
     command.arg(format!("--config.file={}", config.display()));
     command.arg(format!(
         "--storage.tsdb.path={}",
@@ -87,10 +84,11 @@ fn prometheus() -> Result<()> {
     command
         .arg(format!("--web.listen-address={address}"))
         .arg("--log.level=error");
-    let server = match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-        Err(error) if error.kind() == ErrorKind::NotFound => skip!("needs prometheus"),
-        server => Prometheus(server?),
-    };
+    let server = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let server = Prometheus(server);
     let api = |path: &str| -> Result<serde_json::Value> {
         Ok(serde_json::from_slice(&http::get(address, path)?.body)?)
     };

@@ -15,7 +15,7 @@ use crate::{
 /// the same file, the later stays. The second Compose is an unlike generation; its predecessor's
 /// programs run on all releases since.
 const PACKAGES: [(&str, &[&str]); 2] = [
-    ("trixie", &["docker-compose"]),
+    ("trixie", &["docker-compose", "kubectl"]),
     (
         "bookworm",
         &[
@@ -33,10 +33,17 @@ const PACKAGES: [(&str, &[&str]); 2] = [
 /// Written in Python: what it's made of comes along.
 const IN_PYTHON: (&str, &str) = ("bookworm", "docker-compose");
 
-/// Bring programs of others that tests use: Docker, both generations of Compose, Prometheus.
+/// From PyPI: the schemas of Kubernetes' API, and those of Prometheus Operator.
+const PYTHON: [&str; 2] = [
+    "kubernetes-validate==1.37.0",
+    "cloudcoil-models-prometheus-operator==0.80.1.0",
+];
+
+/// Bring programs of others that tests use: Docker, both generations of Compose, Prometheus, kubectl.
 ///
-/// They are packages of Debian, unpacked below target/tools/debian. Nothing is installed, and
-/// nothing starts. What needs them looks there after PATH. Takes apt, Debian's keyring and dpkg.
+/// They are packages of Debian, and schemas from PyPI, unpacked below target/tools/debian. Nothing is
+/// installed, and nothing starts. What needs them looks there after PATH. Takes apt, dpkg, Debian's
+/// keyring, and python3 with pip.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -54,7 +61,7 @@ pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
 /// Brings those that are not there yet.
 pub(crate) fn bring(workspace: &Workspace) -> Result<PathBuf> {
     let folder = folder(workspace);
-    let list = format!("{PACKAGES:?}");
+    let list = format!("{PACKAGES:?} {PYTHON:?}");
     let noted = folder.join("packages");
     if fs::read_to_string(&noted).is_ok_and(|text| text == list) {
         return Ok(folder);
@@ -74,6 +81,14 @@ pub(crate) fn bring(workspace: &Workspace) -> Result<PathBuf> {
         apt.unpack(&packages, &folder)
             .with_context(|| format!("cannot bring packages of Debian {release}"))?;
     }
+    let mut pip = workspace.program("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input"])
+        .args(["--disable-pip-version-check", "--no-warn-conflicts"])
+        .arg("--root-user-action=ignore")
+        .arg("--target")
+        .arg(folder.join("python"))
+        .args(PYTHON);
+    step::run("Installing schemas of Kubernetes", &mut pip)?;
     fs::write(&noted, list).with_context(|| format!("cannot write {}", noted.display()))?;
     Ok(folder)
 }

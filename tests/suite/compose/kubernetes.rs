@@ -1,20 +1,19 @@
 //! The Kustomize base, and what goes on top of it, against the schemas of the API.
 //!
 //! Takes `kubectl` and Python's packages `kubernetes-validate` and
-//! `cloudcoil-models-prometheus-operator`, found as everything is or in the folder `python` below
-//! `ESNODE_TEST_TOOLS`, as by `pip install --target`.
+//! `cloudcoil-models-prometheus-operator`, installed or in the folder `python` that
+//! `cargo xtask tools` makes.
 
 mod demands;
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use esnode_tests::skip;
+use esnode_tests::{skip, tools};
 use serde::Deserialize as _;
 use serde_norway::{Deserializer, Value};
 
@@ -56,26 +55,19 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Where packages of Python were put for the tests.
 fn python() -> Option<PathBuf> {
-    env::var_os("ESNODE_TEST_TOOLS").map(|tools| PathBuf::from(tools).join("python"))
+    tools::folder().map(|tools| tools.join("python"))
 }
 
 /// The YAML that Kustomize makes of a folder.
 fn build(folder: &str) -> Result<String> {
-    let beside = python().map(|python| python.join("bin/kubectl"));
-    let programs = [PathBuf::from("kubectl")].into_iter().chain(beside);
-    for program in programs {
-        let mut command = Command::new(program);
-        command.arg("kustomize");
-        command.arg(repository()?.join("docker/kubernetes").join(folder));
-        let Ok(output) = command.output() else {
-            continue;
-        };
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{folder}: {error}");
-        ensure!(error.is_empty(), "{folder}: {error}");
-        return Ok(String::from_utf8(output.stdout)?);
-    }
-    skip!("needs kubectl, in PATH or below ESNODE_TEST_TOOLS")
+    let mut command = Command::new(tools::find("kubectl")?);
+    command.arg("kustomize");
+    command.arg(repository()?.join("docker/kubernetes").join(folder));
+    let output = command.output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{folder}: {error}");
+    ensure!(error.is_empty(), "{folder}: {error}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The objects of a folder.

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use esnode_tests::skip;
+use esnode_tests::tools;
 use serde_json::Value;
 
 use super::config::{at, folder, read, yaml};
@@ -38,15 +37,12 @@ pub(crate) fn cases() -> Vec<Case> {
 /// Has promtool look at these files of the folder `prometheus`.
 fn promtool<S: AsRef<str>>(words: &[&str], files: &[S]) -> Result<()> {
     let folder = folder().join("prometheus");
-    let mut command = Command::new("promtool");
+    let mut command = Command::new(tools::find("promtool")?);
     command
         .args(words)
         .args(files.iter().map(AsRef::as_ref))
         .current_dir(folder);
-    let output = match command.output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => skip!("needs promtool"),
-        output => output?,
-    };
+    let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {said}");
