@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{build_ebpf, step, workspace::Workspace};
+use crate::{build_ebpf, dashboards, step, workspace::Workspace};
 
-/// Check the format, the lints, the documentation and the licences.
+/// Check the format, the lints, the documentation, the licences and the dashboards.
 ///
 /// Runs rustfmt, clippy (for the host, and for the BPF programs on their own target), rustdoc
-/// with warnings as errors, and cargo-deny where that is installed. All of them run, also when
-/// one fails; the last line names those that did.
+/// with warnings as errors, cargo-deny where that is installed, and `cargo xtask dashboards`. All of
+/// them run, also when one fails; the last line names those that did.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -27,6 +27,11 @@ pub(crate) fn main(_: &Args) -> Result<ExitCode> {
             eprintln!("error: {error:#}");
             failed.push(name);
         }
+    }
+    step::announce("Checking dashboards and rules");
+    if let Err(error) = dashboards::check() {
+        eprintln!("error: {error:#}");
+        failed.push("dashboards");
     }
     if !failed.is_empty() {
         bail!("found something to mend: {}", failed.join(", "));

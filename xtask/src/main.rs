@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod compose_test;
+mod dashboards;
 mod flood;
 mod gpu_check;
 mod image;
@@ -43,6 +44,7 @@ enum Xtask {
     Vm(vm::Args),
     Tools(tools::Args),
     Lint(lint::Args),
+    Dashboards(dashboards::Args),
     Bench(bench::Args),
     Flood(flood::Args),
     GpuCheck(gpu_check::Args),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Xtask::Vm(args) => vm::main(&args),
         Xtask::Tools(args) => tools::main(&args),
         Xtask::Lint(args) => lint::main(&args),
+        Xtask::Dashboards(args) => dashboards::main(&args),
         Xtask::Bench(args) => bench::main(&args),
         Xtask::Flood(args) => flood::main(&args),
         Xtask::GpuCheck(args) => gpu_check::main(&args),

@@ -1,0 +1,107 @@
+//! What of an alert must have data while all is well.
+//!
+//! An alert that does not fire gives no series, so that a name which nobody exports looks as one
+//! that is fine. So its conditions are taken off: what a comparison compares, what `and`, `or` and
+//! `unless` join, and what `absent` waits for is asked for by itself. Offsets are taken off as well,
+//! as a Prometheus that has just begun remembers nothing.
+
+use promql_parser::parser::{BinaryExpr, Expr, value::ValueType};
+
+/// The expressions that must have data each.
+pub(super) fn of(expr: &Expr) -> Vec<Expr> {
+    let mut more = Vec::new();
+    let first = strip(expr, &mut more);
+    let mut all = vec![first];
+    all.append(&mut more);
+    all.retain(|expr| !is_scalar(expr));
+    all
+}
+
+/// The expression without conditions. What they compare it with is added to the others.
+fn strip(expr: &Expr, others: &mut Vec<Expr>) -> Expr {
+    let mut expr = expr.clone();
+    match &mut expr {
+        Expr::Binary(binary) => {
+            let left = strip(&binary.lhs, others);
+            let right = strip(&binary.rhs, others);
+            if is_condition(binary) {
+                let (kept, other) = if is_scalar(&left) {
+                    (right, left)
+                } else {
+                    (left, right)
+                };
+                others.push(other);
+                return kept;
+            }
+            *binary.lhs = left;
+            *binary.rhs = right;
+        }
+        Expr::Call(call) if ["absent", "absent_over_time"].contains(&call.func.name) => {
+            if let Some(waited_for) = call.args.args.first() {
+                return strip(waited_for, others);
+            }
+        }
+        Expr::Call(call) => {
+            for argument in &mut call.args.args {
+                **argument = strip(argument, others);
+            }
+        }
+        Expr::Aggregate(aggregate) => *aggregate.expr = strip(&aggregate.expr, others),
+        Expr::Unary(unary) => *unary.expr = strip(&unary.expr, others),
+        Expr::Paren(paren) => *paren.expr = strip(&paren.expr, others),
+        Expr::Subquery(subquery) => {
+            *subquery.expr = strip(&subquery.expr, others);
+            subquery.offset = None;
+        }
+        Expr::VectorSelector(selector) => selector.offset = None,
+        Expr::MatrixSelector(selector) => selector.vs.offset = None,
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
+    }
+    expr
+}
+
+/// Whether an operation lets through what fulfils it, and nothing else.
+fn is_condition(binary: &BinaryExpr) -> bool {
+    binary.op.is_set_operator() || binary.op.is_comparison_operator() && !binary.return_bool()
+}
+
+fn is_scalar(expr: &Expr) -> bool {
+    matches!(expr.value_type(), ValueType::Scalar | ValueType::String)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Result, anyhow};
+    use promql_parser::parser::parse;
+
+    fn parts(text: &str) -> Result<Vec<String>> {
+        let expr = parse(text).map_err(|error| anyhow!(error))?;
+        Ok(of(&expr).iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn conditions_are_taken_off() -> Result<()> {
+        for (text, expected) in [
+            ("a > 5", &["a"][..]),
+            ("5 < a", &["a"]),
+            ("a > on (x) b * 2", &["a", "b * 2"]),
+            ("a unless on (x) b > 1", &["a", "b"]),
+            ("(a > 1 or b > 2) and c", &["(a)", "b", "c"]),
+            (
+                "count by (x) (a == 0) / count by (x) (a)",
+                &["count by (x) (a) / count by (x) (a)"],
+            ),
+            ("absent(up{job=\"x\"})", &["up{job=\"x\"}"]),
+            ("a offset 5m unless a", &["a", "a"]),
+            ("rate(a[5m] offset 1h) > bool 2", &["rate(a[5m]) > bool 2"]),
+            (
+                "max_over_time((a > 1)[5m:1m])",
+                &["max_over_time((a)[5m:1m])"],
+            ),
+        ] {
+            assert_eq!(parts(text)?, expected, "{text}");
+        }
+        Ok(())
+    }
+}
