@@ -18,6 +18,7 @@ pub mod gpu;
 pub mod http;
 pub mod log;
 pub mod page;
+pub mod prometheus;
 pub mod pty;
 pub mod puppet;
 pub mod skip;

@@ -63,6 +63,8 @@ pub(crate) fn black_box(workspace: &Workspace, filter: &str) -> Result<ExitCode>
 }
 
 fn run(workspace: &Workspace, args: &Args, unit_tests: bool) -> Result<ExitCode> {
+    // Before cargo may put another one in its place.
+    let xtask = env::current_exe().context("cannot tell where xtask is")?;
     let built = build::build(workspace, &args.ebpf)?;
     let fake_nvml = build::fake_nvml(workspace)?;
     let mut outcome = Outcome::default();
@@ -92,6 +94,7 @@ fn run(workspace: &Workspace, args: &Args, unit_tests: bool) -> Result<ExitCode>
             .env("ESNODE_CORE", &built.agent)
             .env("ESNODE_FAKE_NVML", &fake_nvml)
             .env("ESNODE_TEST_SKIPS", &report)
+            .env("ESNODE_XTASK", &xtask)
             .envs(others.clone())
             .envs(runner.clone());
         cargo
@@ -204,6 +207,7 @@ impl Root {
             "ESNODE_STATIC_WORKLOAD",
             "ESNODE_TEST_SKIPS",
             "ESNODE_TEST_TOOLS",
+            "ESNODE_XTASK",
         ]);
         Ok(Some((
             format!("CARGO_TARGET_{name}_RUNNER"),

@@ -51,6 +51,7 @@ fn order(words: &[&str]) -> Result<()> {
     match *words {
         ["send", bytes] => transfer::udp(bytes.parse()?, 0, &mut meter)?,
         ["write", file, bytes] => drop(disk::write(file.as_ref(), bytes.parse()?)?),
+        ["disk", case, file, bytes] => disk::command(case, file.as_ref(), bytes.parse()?)?,
         ["fork", count, bytes] => children(count.parse()?, bytes.parse()?, None, &mut meter)?,
         ["run", count, bytes, program] => {
             children(count.parse()?, bytes.parse()?, Some(program), &mut meter)?;

@@ -34,6 +34,8 @@ use serde_json::{Value, json};
 
 use crate::Case;
 
+pub(crate) use self::{mig::cut, table::full};
+
 /// A process that holds memory of a GPU and computes, as a script has it.
 pub(crate) fn holder(pid: u32) -> Value {
     support::process(pid, 1)

@@ -50,8 +50,9 @@ pub(super) struct Options {
 /// What a Prometheus lacks.
 #[derive(Debug, Default, Serialize)]
 struct Report {
-    /// How many queries were run.
-    queries: usize,
+    /// Queries with data.
+    answered: Vec<Answered>,
+    /// Queries without.
     empty: Vec<Empty>,
     /// Metrics of README.md that are not there.
     missing: Vec<String>,
@@ -59,7 +60,13 @@ struct Report {
     undocumented: Vec<String>,
 }
 
-/// A query without data.
+#[derive(Debug, Serialize)]
+struct Answered {
+    place: String,
+    /// As it was asked.
+    query: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Empty {
     place: String,
@@ -162,13 +169,14 @@ impl Run {
             // What Grafana would make of the result is not worked out: only whether there is one.
             Asked::Result(expr) => (*expr, BTreeSet::new()),
         };
-        self.report.queries += 1;
-        if matches!(wanted, Asked::Values(..)) && found.is_empty() {
-            self.report.empty.push(Empty {
-                place,
-                query: text.to_owned(),
-                why: "no values".to_owned(),
-            });
+        let query = text.to_owned();
+        if matches!(wanted, Asked::Result(_)) {
+            // It is run with the other queries.
+        } else if found.is_empty() {
+            let why = "no values".to_owned();
+            self.report.empty.push(Empty { place, query, why });
+        } else {
+            self.report.answered.push(Answered { place, query });
         }
         // Chosen from a list, the empty value is none.
         found.remove("");
@@ -197,13 +205,16 @@ impl Run {
 
     /// Runs forms of a query until one has data.
     fn one(&mut self, query: &Query, texts: &[String]) -> Result<()> {
-        self.report.queries += 1;
         let mut why = "a variable in it has no values";
         for text in texts {
             let data = self
                 .data(query, text)
                 .with_context(|| format!("{}: {text}", query.place))?;
             if data.with_numbers > 0 {
+                self.report.answered.push(Answered {
+                    place: query.place.clone(),
+                    query: text.clone(),
+                });
                 return Ok(());
             }
             why = if data.series > 0 {
@@ -287,7 +298,7 @@ impl Report {
         }
         step::print(&format!(
             "{} queries, {} without data; {} metrics missing, {} not in README.md",
-            self.queries,
+            self.answered.len() + self.empty.len(),
             self.empty.len(),
             self.missing.len(),
             self.undocumented.len()

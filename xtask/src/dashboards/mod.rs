@@ -25,7 +25,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use self::{board::Board, families::Families, findings::Findings, query::Query, rules::Rule};
 use crate::{step, workspace::Workspace};
@@ -60,18 +60,18 @@ struct Files {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    let files = Files::read(args.folder.as_deref())?;
-    let (files, queries) = files.check()?;
-    match &args.live.prometheus {
-        Some(url) => live::main(url, &args.live, &files, &queries),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    let mut files = Files::read(args.folder.as_deref())?;
+    let (checked, queries) = files.check();
+    let live = match &args.live.prometheus {
+        Some(url) => live::main(url, &args.live, &files, &queries)?,
+        None => ExitCode::SUCCESS,
+    };
+    checked.map(|()| live)
 }
 
 /// The checks that need no Prometheus.
 pub(crate) fn check() -> Result<()> {
-    Files::read(None)?.check()?;
-    Ok(())
+    Files::read(None)?.check().0
 }
 
 impl Files {
@@ -90,22 +90,25 @@ impl Files {
         })
     }
 
-    /// Prints what is to mend, and fails if that is anything.
-    fn check(mut self) -> Result<(Self, Vec<Query>)> {
+    /// Prints what is to mend, and fails if that is anything; also the queries that can be read.
+    fn check(&mut self) -> (Result<()>, Vec<Query>) {
         let (findings, queries) = self.findings();
         for finding in findings.iter() {
             eprintln!("{finding}");
         }
-        if findings.len() > 0 {
-            bail!("{} things to mend in dashboards and rules", findings.len());
+        let result = match findings.len() {
+            0 => Ok(()),
+            count => Err(anyhow!("{count} things to mend in dashboards and rules")),
+        };
+        if result.is_ok() {
+            step::announce(&format!(
+                "{} dashboards and {} rules with {} queries are as they should be",
+                self.boards.len(),
+                self.rules.len(),
+                queries.len()
+            ));
         }
-        step::announce(&format!(
-            "{} dashboards and {} rules with {} queries are as they should be",
-            self.boards.len(),
-            self.rules.len(),
-            queries.len()
-        ));
-        Ok((self, queries))
+        (result, queries)
     }
 
     fn findings(&mut self) -> (Findings, Vec<Query>) {

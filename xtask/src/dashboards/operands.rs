@@ -3,9 +3,14 @@
 //! An alert that does not fire gives no series, so that a name which nobody exports looks as one
 //! that is fine. So its conditions are taken off: what a comparison compares, what `and`, `or` and
 //! `unless` join, and what `absent` waits for is asked for by itself. Offsets are taken off as well,
-//! as a Prometheus that has just begun remembers nothing.
+//! and subqueries look at every second, as a Prometheus that has just begun remembers little.
+
+use std::time::Duration;
 
 use promql_parser::parser::{BinaryExpr, Expr, value::ValueType};
+
+/// How far back a subquery looks at most.
+const SUBQUERY: Duration = Duration::from_mins(1);
 
 /// The expressions that must have data each.
 pub(super) fn of(expr: &Expr) -> Vec<Expr> {
@@ -52,6 +57,8 @@ fn strip(expr: &Expr, others: &mut Vec<Expr>) -> Expr {
         Expr::Subquery(subquery) => {
             *subquery.expr = strip(&subquery.expr, others);
             subquery.offset = None;
+            subquery.range = subquery.range.min(SUBQUERY);
+            subquery.step = Some(Duration::from_secs(1));
         }
         Expr::VectorSelector(selector) => selector.offset = None,
         Expr::MatrixSelector(selector) => selector.vs.offset = None,
@@ -97,7 +104,7 @@ mod tests {
             ("rate(a[5m] offset 1h) > bool 2", &["rate(a[5m]) > bool 2"]),
             (
                 "max_over_time((a > 1)[5m:1m])",
-                &["max_over_time((a)[5m:1m])"],
+                &["max_over_time((a)[1m:1s])"],
             ),
         ] {
             assert_eq!(parts(text)?, expected, "{text}");
