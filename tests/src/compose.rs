@@ -97,9 +97,9 @@ impl Compose {
     /// the environment's, and none of an `.env` file.
     #[must_use]
     pub fn command(&self) -> Command {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = self.program.command();
-        command.arg("--env-file").arg(fixtures.join("compose.env"));
+        command.arg("--env-file").arg(own.join("empty.env"));
         command
     }
 
