@@ -207,6 +207,8 @@ fn variables() -> Result<()> {
         let (name, default) = text
             .split_once(":-")
             .with_context(|| format!("{text} has no default"))?;
+        // To the Collector, what is empty is null.
+        ensure!(!default.is_empty(), "{name} is empty by default");
         let expected = format!("${{{name}:-{default}}}");
         ensure!(
             at(&environment, &[name]) == expected.as_str(),
