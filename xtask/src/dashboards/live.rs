@@ -306,3 +306,7 @@ impl Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;
