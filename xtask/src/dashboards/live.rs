@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use promql_parser::parser::parse;
 use serde::Serialize;
 
 use super::{
@@ -200,7 +201,22 @@ impl Run {
             }
             (_, None) => vec![query.text.clone()],
         };
-        self.one(query, &texts)
+        self.one(query, &texts)?;
+        self.beside_constants(query, &texts)
+    }
+
+    /// Where `or vector(0)` stands for nothing, what stands before it must have data as well: a name
+    /// that nobody exports would look as one that is fine.
+    fn beside_constants(&mut self, query: &Query, texts: &[String]) -> Result<()> {
+        let Some(expr) = texts.first().and_then(|text| parse(text).ok()) else {
+            return Ok(());
+        };
+        if operands::have_constant(&expr) {
+            for part in operands::of(&expr) {
+                self.one(query, &[part.to_string()])?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs forms of a query until one has data.

@@ -18,6 +18,7 @@ mod schema;
 mod units;
 mod usage;
 mod variables;
+mod words;
 
 use std::{
     fs,
@@ -27,7 +28,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use self::{board::Board, families::Families, findings::Findings, query::Query, rules::Rule};
+use self::{
+    board::Board, families::Families, findings::Findings, query::Query, rules::Rule, words::Words,
+};
 use crate::{step, workspace::Workspace};
 
 /// Where dashboards and rules are, below the folder.
@@ -55,6 +58,7 @@ pub(crate) struct Args {
 /// What is looked at.
 struct Files {
     families: Families,
+    words: Words,
     boards: Vec<Board>,
     rules: Vec<Rule>,
 }
@@ -85,6 +89,7 @@ impl Files {
         let root = folder.parent().unwrap_or(folder);
         Ok(Self {
             families: contract::read(&readme)?,
+            words: Words::read(&workspace.root)?,
             boards: Board::read_all(root, &folder.join(DASHBOARDS))?,
             rules: rules::read_all(root, &folder.join(RULES))?,
         })
@@ -124,6 +129,7 @@ impl Files {
         }
         let queries = query::collect(&self.boards, &self.rules, &mut findings);
         usage::check(&queries, &mut self.families, &mut findings);
+        words::check(&queries, &self.words, &mut findings);
         columns::check(&self.boards, &queries, &self.families, &mut findings);
         (findings, queries)
     }

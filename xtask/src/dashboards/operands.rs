@@ -22,6 +22,27 @@ pub(super) fn of(expr: &Expr) -> Vec<Expr> {
     all
 }
 
+/// Whether `vector(…)` stands in for a series that is not there.
+pub(super) fn have_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Binary(binary) => {
+            let constant =
+                |expr: &Expr| matches!(expr, Expr::Call(call) if call.func.name == "vector");
+            binary.op.is_set_operator() && (constant(&binary.lhs) || constant(&binary.rhs))
+                || have_constant(&binary.lhs)
+                || have_constant(&binary.rhs)
+        }
+        Expr::Paren(paren) => have_constant(&paren.expr),
+        Expr::Aggregate(aggregate) => have_constant(&aggregate.expr),
+        Expr::Call(call) => call
+            .args
+            .args
+            .iter()
+            .any(|argument| have_constant(argument)),
+        _ => false,
+    }
+}
+
 /// The expression without conditions. What they compare it with is added to the others.
 fn strip(expr: &Expr, others: &mut Vec<Expr>) -> Expr {
     let mut expr = expr.clone();
@@ -85,6 +106,20 @@ mod tests {
     fn parts(text: &str) -> Result<Vec<String>> {
         let expr = parse(text).map_err(|error| anyhow!(error))?;
         Ok(of(&expr).iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_constant_hides_what_is_not_there() -> Result<()> {
+        for (text, expected) in [
+            ("count(a == 0) or vector(0)", true),
+            ("100 * max((sum(a) or vector(0)))", true),
+            ("vector(1) * a", false),
+            ("a or b", false),
+        ] {
+            let expr = parse(text).map_err(|error| anyhow!(error))?;
+            assert_eq!(have_constant(&expr), expected, "{text}");
+        }
+        Ok(())
     }
 
     #[test]

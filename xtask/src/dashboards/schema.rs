@@ -19,6 +19,9 @@ const UID_BYTES: usize = 40;
 /// Columns of the grid.
 const COLUMNS: u64 = 24;
 
+/// Panels that show how things went.
+const OVER_TIME: [&str; 4] = ["heatmap", "state-timeline", "status-history", "timeseries"];
+
 /// Panels that come with Grafana and show what is queried, and those that query nothing.
 const PANELS: [&str; 17] = [
     "barchart",
@@ -234,14 +237,16 @@ fn check_panel(board: &Board, panel: Panel<'_>, findings: &mut Findings) {
             "no description: say what it shows and what to do about it",
         );
     }
-    check_targets(&place, panel, findings);
+    check_targets(board, panel, findings);
     check_units(&place, panel, findings);
 }
 
-fn check_targets(place: &str, panel: Panel<'_>, findings: &mut Findings) {
+fn check_targets(board: &Board, panel: Panel<'_>, findings: &mut Findings) {
     if panel.is_silent() {
         return;
     }
+    let place = &board.place(panel);
+    let has_instances = board.variable("instance").is_some();
     let mut ids = BTreeSet::new();
     for target in panel.list("/targets") {
         let id = text(target, "/refId").unwrap_or_default();
@@ -250,8 +255,27 @@ fn check_targets(place: &str, panel: Panel<'_>, findings: &mut Findings) {
         } else if !ids.insert(id) {
             findings.add(place, format!("two targets have the refId {id}"));
         }
+        let instant = target.get("instant") == Some(&Value::Bool(true));
+        let range = target.get("range") != Some(&Value::Bool(false));
+        if OVER_TIME.contains(&panel.kind()) && (instant || !range) {
+            findings.add(
+                place,
+                format!(
+                    "target {id} is asked for one time only: a {} takes a range",
+                    panel.kind()
+                ),
+            );
+        }
         if text(target, "/expr").is_none_or(|expr| expr.trim().is_empty()) {
             findings.add(place, format!("target {id} has no expr"));
+        } else if has_instances
+            && !text(target, "/expr")
+                .is_some_and(|expr| variables::used(expr).contains(&"instance"))
+        {
+            findings.add(
+                place,
+                format!("target {id} shows all nodes, whichever are chosen: take `$instance`"),
+            );
         }
     }
     if panel.targets().next().is_none() {

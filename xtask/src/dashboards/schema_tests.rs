@@ -56,6 +56,37 @@ fn a_good_dashboard_is_left_alone() -> Result<()> {
 }
 
 #[test]
+fn a_graph_takes_a_range_and_every_query_the_chosen_nodes() -> Result<()> {
+    let changed = found(|board| {
+        if let Some(panel) = board
+            .pointer_mut("/panels/0")
+            .and_then(Value::as_object_mut)
+        {
+            panel.insert("type".into(), json!("timeseries"));
+        }
+        if let Some(target) = board
+            .pointer_mut("/panels/0/targets/0")
+            .and_then(Value::as_object_mut)
+        {
+            target.insert("instant".into(), json!(true));
+            target.insert("expr".into(), json!("up"));
+        }
+        if let Some(variable) = board.pointer_mut("/templating/list/1/query") {
+            *variable = json!("label_values(up{job=\"$instance\"}, instance)");
+        }
+    })?;
+    let place = "a.json: panel 1 \"One\": target A";
+    assert_eq!(
+        changed,
+        [
+            format!("{place} is asked for one time only: a timeseries takes a range"),
+            format!("{place} shows all nodes, whichever are chosen: take `$instance`"),
+        ]
+    );
+    Ok(())
+}
+
+#[test]
 fn two_files_with_one_uid() -> Result<()> {
     let board = good().to_string();
     let boards = [
