@@ -55,8 +55,6 @@ pub struct Census {
     boot_time_seconds: Option<f64>,
     people: FxHashMap<Key, Person>,
     by_pid: FxHashMap<u32, Key>,
-    /// By the kernel's number.
-    cgroups: FxHashMap<u64, Arc<Cgroup>>,
     on_gpu: FxHashSet<Key>,
     pass: u64,
 }
@@ -99,7 +97,6 @@ impl Census {
             boot_time_seconds,
             people: FxHashMap::default(),
             by_pid: FxHashMap::default(),
-            cgroups: FxHashMap::default(),
             on_gpu: FxHashSet::default(),
             pass: 0,
         }
@@ -128,9 +125,6 @@ impl Census {
         }
         let pass = self.pass;
         self.people.retain(|_, person| person.pass == pass);
-        let numbers = self.people.values().filter_map(|person| person.number);
-        let numbers: FxHashSet<_> = numbers.collect();
-        self.cgroups.retain(|number, _| numbers.contains(number));
         self.by_pid = self.people.keys().map(|key| (key.pid, *key)).collect();
         self.resolve(processes);
         let complaint = self.directory.as_ref().and_then(Directory::complaint);
@@ -198,12 +192,15 @@ impl Census {
 
     /// Notes a process. True if its command line has to be read.
     fn meet(&mut self, process: &Process, now: Instant) -> bool {
-        let cgroup = match self.people.get(&process.key) {
-            Some(person) if person.number.is_some() && person.number == process.cgroup => {
-                person.identity.cgroup.clone()
-            }
-            // Without a number, nothing tells that it has gone to another one.
-            _ => self.cgroup(process),
+        let Some(person) = self.people.get(&process.key) else {
+            return true;
+        };
+        // Without a number, nothing tells that it has gone to another one.
+        let stayed = person.number.is_some() && person.number == process.cgroup;
+        let cgroup = if stayed {
+            person.identity.cgroup.clone()
+        } else {
+            self.cgroup(process)
         };
         let Some(person) = self.people.get_mut(&process.key) else {
             return true;
@@ -216,22 +213,16 @@ impl Census {
         !same || !person.told || now.saturating_duration_since(person.read) >= AGE
     }
 
-    /// The control group of a process.
-    fn cgroup(&mut self, process: &Process) -> Option<Arc<Cgroup>> {
+    /// The control group of a process, by its own file.
+    ///
+    /// What is read there counts for nobody else with the same number: a process can move between
+    /// being counted and being read, as the first of each container does, and who is in one group by
+    /// the number's hierarchy may be in different ones by another of version 1.
+    fn cgroup(&self, process: &Process) -> Option<Arc<Cgroup>> {
         if process.kernel {
             return None;
         }
-        let known = process.cgroup.and_then(|number| self.cgroups.get(&number));
-        if let Some(cgroup) = known {
-            return Some(Arc::clone(cgroup));
-        }
-        let cgroup = Arc::new(self.files.cgroup(process.key.pid)?);
-        // Hosts with version 1 have a tree for each controller: outside of containers, who is in one
-        // group here may be in different ones there.
-        if let Some(number) = process.cgroup.filter(|_| cgroup.container.is_some()) {
-            self.cgroups.insert(number, Arc::clone(&cgroup));
-        }
-        Some(cgroup)
+        self.files.cgroup(process.key.pid).map(Arc::new)
     }
 
     /// Takes in what a process says of itself, as far as it could be read.

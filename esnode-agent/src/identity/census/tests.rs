@@ -185,30 +185,43 @@ fn a_title_is_read_when_the_name_changes() {
 }
 
 #[test]
-fn a_control_group_is_read_once_for_all_in_it() {
+fn a_control_group_is_read_again_when_its_number_changes() {
     let mut host = Host::new("cgroup");
     host.add(10, 1, SHELL);
-    host.add(11, 1, SHELL);
-    for pid in [10, 11] {
-        host.process(pid).cgroup = Some(5);
-    }
-    fs::remove_file(host.root.join("11/cgroup")).expect("removed");
+    host.process(10).cgroup = Some(5);
     let mut census = host.census(&[], None);
     look(&mut census, &host);
-    for pid in [10, 11] {
-        assert_eq!(of(&census, pid).place()[0], CONTAINER);
-    }
-    // It goes to another one, which is read.
-    host.process(11).cgroup = Some(6);
-    fs::write(host.root.join("11/cgroup"), "0::/user.slice\n").expect("file");
+    assert_eq!(of(&census, 10).place()[0], CONTAINER);
+    fs::write(host.root.join("10/cgroup"), "0::/user.slice\n").expect("file");
     look(&mut census, &host);
-    assert_eq!(of(&census, 11).container(), None);
-    // Of groups outside of containers, each process is asked.
-    assert_eq!(census.cgroups.len(), 1);
+    assert_eq!(of(&census, 10).place()[0], CONTAINER);
+    host.process(10).cgroup = Some(6);
+    look(&mut census, &host);
+    assert_eq!(of(&census, 10).container(), None);
     host.remove(10);
     look(&mut census, &host);
-    assert!(census.cgroups.is_empty());
-    assert_eq!(census.people.len(), 1);
+    assert!(census.people.is_empty());
+}
+
+/// The first process of a container begins on the host: what the kernel said of it is older than
+/// what its files say, and must not make a container of the host's group.
+#[test]
+fn who_moves_while_being_looked_at_takes_nobody_along() {
+    let mut host = Host::new("moving");
+    host.add(10, 1, SHELL);
+    host.process(10).cgroup = Some(1);
+    let mut census = host.census(&[], None);
+    look(&mut census, &host);
+    assert_eq!(of(&census, 10).place()[0], CONTAINER);
+    host.process(10).cgroup = Some(5);
+    for pid in [11, 12] {
+        host.add(pid, 1, SHELL);
+        host.process(pid).cgroup = Some(1);
+        fs::write(host.root.join(format!("{pid}/cgroup")), "0::/\n").expect("file");
+        look(&mut census, &host);
+        assert_eq!(of(&census, 10).place()[0], CONTAINER);
+        assert_eq!(of(&census, pid).container(), None, "{pid}");
+    }
 }
 
 #[test]
