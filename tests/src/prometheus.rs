@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -89,7 +89,17 @@ impl Prometheus {
 
     /// The series that a query gives now.
     pub fn query(&self, expr: &str) -> Result<Vec<Sample>> {
-        let path = format!("/api/v1/query?query={}", encoded(expr));
+        self.ask(&format!("query={}", encoded(expr)), expr)
+    }
+
+    /// The series that a query gave at a time.
+    pub fn query_at(&self, expr: &str, time: SystemTime) -> Result<Vec<Sample>> {
+        let seconds = time.duration_since(UNIX_EPOCH)?.as_secs_f64();
+        self.ask(&format!("time={seconds}&query={}", encoded(expr)), expr)
+    }
+
+    fn ask(&self, parameters: &str, expr: &str) -> Result<Vec<Sample>> {
+        let path = format!("/api/v1/query?{parameters}");
         let response = http::get(self.address, &path)?;
         let text = response.text()?;
         ensure!(response.status == 200, "{expr}: {text}");

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -76,9 +76,11 @@ fn every_query() -> Result<()> {
         load.go_on()?;
         this.go_on()?;
     }
+    // Asking for everything takes a while, after which rates of the last seconds are those of rest.
+    let end = SystemTime::now();
     let report = ask(xtask.as_ref(), &prometheus)?;
     check_complete(&report)?;
-    check_own(&prometheus, &report, &load)
+    check_own(&prometheus, &report, &load, end)
 }
 
 /// Scrapes all agents under the name of the job that the dashboards expect, and evaluates the rules
@@ -175,7 +177,7 @@ fn check_complete(report: &Value) -> Result<()> {
 }
 
 /// What the test itself caused is what the panels show.
-fn check_own(prometheus: &Prometheus, report: &Value, load: &Load) -> Result<()> {
+fn check_own(prometheus: &Prometheus, report: &Value, load: &Load, end: SystemTime) -> Result<()> {
     let [worker, reader, _] = load.on_gpus().map(|pid| pid.to_string());
     let all = format!(
         "{SENT}{{instance=\"bpf\", protocol=\"udp\", pid=\"{worker}\"}} == {}",
@@ -196,13 +198,19 @@ fn check_own(prometheus: &Prometheus, report: &Value, load: &Load) -> Result<()>
         ("esnode_process_disk_read_bytes_total", &reader),
         ("esnode_process_gpu_energy_joules_total", &worker),
     ] {
-        check_shown(prometheus, report, metric, pid)?;
+        check_shown(prometheus, report, metric, pid, end)?;
     }
     Ok(())
 }
 
-/// A panel with a rate of this shows the process, with more than nothing.
-fn check_shown(prometheus: &Prometheus, report: &Value, metric: &str, pid: &str) -> Result<()> {
+/// A panel with a rate of this showed the process when the load ended, with more than nothing.
+fn check_shown(
+    prometheus: &Prometheus,
+    report: &Value,
+    metric: &str,
+    pid: &str,
+    end: SystemTime,
+) -> Result<()> {
     let asked = report.get("answered").and_then(Value::as_array);
     let asked = asked.context("no list of queries with data")?;
     let text = |one: &Value, key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -215,7 +223,7 @@ fn check_shown(prometheus: &Prometheus, report: &Value, metric: &str, pid: &str)
             continue;
         }
         tried += 1;
-        let series = prometheus.query(&query)?;
+        let series = prometheus.query_at(&query, end)?;
         let of_process = |one: &&Sample| one.label("pid") == Some(pid);
         if series.iter().filter(of_process).any(|one| one.value > 0.0) {
             return Ok(());

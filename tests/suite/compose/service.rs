@@ -257,11 +257,16 @@ fn least_privilege(generation: Generation) -> Result<()> {
     let page = service.page()?;
     let labels = [("pid", pid.as_str()), ("comm", name.comm.as_str())];
     process(&page, &labels).check_moved(&sent, Calls::Exact)?;
-    let of_host = [("pid", pid.as_str()), ("container_id", "")];
+    let info = page.select("esnode_process_info", &[("pid", pid.as_str())]);
+    let containers: Vec<_> = info
+        .iter()
+        .map(|info| info.labels.get("container_id"))
+        .collect();
+    let group = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     ensure_eq!(
-        page.select("esnode_process_info", &of_host).len(),
-        1,
-        "of the host"
+        containers,
+        [Some(&String::new())],
+        "container of a process of the host, whose control groups are {group}"
     );
     service.check_log()?;
     service.stop()
